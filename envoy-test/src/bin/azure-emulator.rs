@@ -1,0 +1,83 @@
+//! The Azure emulator as a program of its own, for trying a gateway by hand.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use envoy_test::emulator::{AppRegistration, Azure, Options, Server};
+use serde_json::Value;
+
+/// Emulates Microsoft Entra ID and Azure Key Vault on 127.0.0.1.
+#[derive(Parser)]
+struct Arguments {
+    /// The port for HTTPS: Entra ID and Key Vault.
+    #[arg(long, default_value_t = 8443)]
+    tls_port: u16,
+    /// The port for HTTP: managed identity and the admin API.
+    #[arg(long, default_value_t = 8444)]
+    plain_port: u16,
+    /// Where to write the certificate of the emulator's authority.
+    #[arg(long, default_value = "emulator-ca.pem")]
+    ca: PathBuf,
+    /// A JSON object of secrets' names and values to begin with.
+    #[arg(long)]
+    seed: Option<PathBuf>,
+    /// The tenant of the one app registration there is.
+    #[arg(long, default_value = "11111111-1111-1111-1111-111111111111")]
+    tenant: String,
+    /// Its client id.
+    #[arg(long, default_value = "22222222-2222-2222-2222-222222222222")]
+    client_id: String,
+    /// Its client secret.
+    #[arg(
+        long,
+        env = "AZURE_CLIENT_SECRET",
+        default_value = "emulator-client-secret"
+    )]
+    client_secret: String,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let azure = Azure::new();
+    azure.add_app(AppRegistration {
+        tenant: arguments.tenant,
+        client_id: arguments.client_id,
+        client_secret: arguments.client_secret,
+    });
+    if let Some(path) = &arguments.seed {
+        seed(&azure, path)?;
+    }
+    let options = Options {
+        tls_port: arguments.tls_port,
+        plain_port: arguments.plain_port,
+    };
+    let server = Server::start(&azure, options)?;
+    let ca = &arguments.ca;
+    std::fs::write(ca, server.ca_pem()).with_context(|| format!("writing {}", ca.display()))?;
+    println!(
+        "Entra ID and Key Vault: https://localhost:{}",
+        server.tls.port()
+    );
+    println!(
+        "admin and managed identity: http://localhost:{}/admin/",
+        server.plain.port()
+    );
+    println!("certificate authority: {}", ca.display());
+    loop {
+        std::thread::park();
+    }
+}
+
+fn seed(azure: &Azure, path: &PathBuf) -> Result<()> {
+    let what = || format!("reading the secrets in {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(what)?;
+    let secrets: serde_json::Map<String, Value> = serde_json::from_str(&text).with_context(what)?;
+    for (name, value) in &secrets {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), ToOwned::to_owned);
+        azure.set_secret(name, &value);
+    }
+    Ok(())
+}

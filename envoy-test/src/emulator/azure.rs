@@ -1,0 +1,780 @@
+//! The services as one value without sockets: a request in, an answer (or a fault) out. What it does to
+//! connections, and when, is the server's affair.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use serde_json::{Value, json};
+
+use super::faults::{Cut, Fault, Faults};
+use super::vault::{Answer, Vault, error};
+
+/// The kinds of endpoints, for counting and for faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// Entra ID's token endpoint.
+    Token,
+    /// Key Vault's secrets.
+    Secrets,
+    /// Managed identity.
+    ManagedIdentity,
+    /// Discovery documents and whatever is unknown.
+    Other,
+}
+
+/// An app registration that may have tokens.
+#[derive(Clone, Debug)]
+pub struct AppRegistration {
+    /// The directory.
+    pub tenant: String,
+    /// The application.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: String,
+}
+
+/// One call as it came.
+#[derive(Clone, Debug)]
+pub struct CallRecord {
+    /// Which kind of endpoint.
+    pub endpoint: Endpoint,
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// `host`
+    pub host: String,
+    /// The status that was answered; 0 for a cut connection.
+    pub status: u16,
+    /// `user-agent`
+    pub user_agent: String,
+    /// Whether it had a client's request id.
+    pub has_request_id: bool,
+}
+
+/// What to send, when, and where to cut.
+pub struct Reply {
+    /// The answer.
+    pub response: Response<Bytes>,
+    /// How long to wait before.
+    pub delay: Duration,
+    /// Where to cut the connection, if at all.
+    pub cut: Option<Cut>,
+}
+
+struct IssuedToken {
+    expires_at: u64,
+}
+
+#[derive(Default)]
+struct State {
+    apps: Vec<AppRegistration>,
+    tokens: BTreeMap<String, IssuedToken>,
+    token_life: Option<u64>,
+    vaults: BTreeMap<String, Vault>,
+    denied: Vec<String>,
+    faults: Faults,
+    log: Vec<CallRecord>,
+    next_id: u64,
+}
+
+/// The emulated Azure. Clones are the same Azure.
+#[derive(Clone, Default)]
+pub struct Azure(Arc<Mutex<State>>);
+
+const RESOURCE: &str = "https://vault.azure.net";
+const IDENTITY_HEADER: &str = "emulator-identity-header";
+
+impl Azure {
+    /// An Azure with nothing in it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked elsewhere must not hide behind a poisoned lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers an application.
+    pub fn add_app(&self, app: AppRegistration) {
+        self.state().apps.push(app);
+    }
+
+    /// Gives the application another secret; tokens that it has stay good.
+    pub fn set_client_secret(&self, client_id: &str, secret: &str) {
+        for app in self
+            .state()
+            .apps
+            .iter_mut()
+            .filter(|app| app.client_id == client_id)
+        {
+            secret.clone_into(&mut app.client_secret);
+        }
+    }
+
+    /// How long new tokens live, in seconds.
+    pub fn set_token_life(&self, seconds: u64) {
+        self.state().token_life = Some(seconds);
+    }
+
+    /// Every token is refused from now on.
+    pub fn revoke_tokens(&self) {
+        self.state().tokens.clear();
+    }
+
+    /// Sets a secret, or adds a version to it, in the vault `default`.
+    pub fn set_secret(&self, name: &str, value: &str) {
+        self.set_secret_in("default", name, &json!({ "value": value }));
+    }
+
+    /// Sets a secret with attributes, as the body of Key Vault's `PUT` has them.
+    pub fn set_secret_in(&self, vault: &str, name: &str, body: &Value) {
+        let mut state = self.state();
+        let version = state.new_id();
+        let vault = state.vaults.entry(vault.to_owned()).or_default();
+        vault.set("https://emulator", name, body, version, now());
+    }
+
+    /// Changes attributes of a secret's current version in the vault `default`.
+    pub fn update_secret(&self, name: &str, body: &Value) {
+        let mut state = self.state();
+        let vault = state.vaults.entry("default".to_owned()).or_default();
+        vault.update("https://emulator", name, None, body, now());
+    }
+
+    /// Deletes a secret for good from the vault `default`.
+    pub fn delete_secret(&self, name: &str) {
+        let mut state = self.state();
+        let vault = state.vaults.entry("default".to_owned()).or_default();
+        vault.delete("https://emulator", name);
+        vault.purge("https://emulator", name);
+    }
+
+    /// No identity may read this secret from now on.
+    pub fn deny_secret(&self, name: &str) {
+        self.state().denied.push(name.to_ascii_lowercase());
+    }
+
+    /// A fault for every call to an endpoint, until cleared.
+    pub fn fail(&self, endpoint: Endpoint, fault: Fault) {
+        self.state().faults.set(endpoint, fault, None);
+    }
+
+    /// A fault for the next calls to an endpoint.
+    pub fn fail_times(&self, endpoint: Endpoint, fault: Fault, times: u32) {
+        self.state().faults.set(endpoint, fault, Some(times));
+    }
+
+    /// No faults any more.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Every call since the last reset, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<CallRecord> {
+        self.state().log.clone()
+    }
+
+    /// How many calls an endpoint got since the last reset.
+    #[must_use]
+    pub fn count(&self, endpoint: Endpoint) -> usize {
+        self.state()
+            .log
+            .iter()
+            .filter(|call| call.endpoint == endpoint)
+            .count()
+    }
+
+    /// How many calls asked for this secret, in any version.
+    #[must_use]
+    pub fn secret_calls(&self, name: &str) -> usize {
+        let asks = |call: &&CallRecord| {
+            let path = call.path.split('?').next().unwrap_or_default();
+            path.split('/')
+                .nth(2)
+                .is_some_and(|n| n.eq_ignore_ascii_case(name))
+        };
+        let state = self.state();
+        let secrets = state
+            .log
+            .iter()
+            .filter(|call| call.endpoint == Endpoint::Secrets);
+        secrets.filter(asks).count()
+    }
+
+    /// Forgets the calls.
+    pub fn reset_calls(&self) {
+        self.state().log.clear();
+    }
+
+    /// Answers a request.
+    #[must_use]
+    pub fn answer(&self, request: &Request<Bytes>) -> Reply {
+        let mut state = self.state();
+        let endpoint = endpoint_of(request.uri().path());
+        let fault = state.faults.next(endpoint);
+        let (mut delay, mut cut) = (Duration::ZERO, None);
+        let mut headers = HeaderMap::new();
+        let (status, body) = match fault {
+            Some(Fault::Status(status)) => (status, failure_body(status).to_string()),
+            Some(Fault::Throttle(after)) => {
+                insert(&mut headers, "retry-after", &after);
+                (429, failure_body(429).to_string())
+            }
+            Some(Fault::Body(body)) => (200, body),
+            other => {
+                match other {
+                    Some(Fault::Delay(span)) => delay = span,
+                    Some(Fault::Cut(place)) => cut = Some(place),
+                    _ => {}
+                }
+                let (status, body) = state.serve(endpoint, request, &mut headers);
+                (
+                    status,
+                    if body.is_null() {
+                        String::new()
+                    } else {
+                        body.to_string()
+                    },
+                )
+            }
+        };
+        let header = |name: &str| header_text(request.headers(), name);
+        state.log.push(CallRecord {
+            endpoint,
+            method: request.method().to_string(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            host: header("host"),
+            status: if cut.is_some() { 0 } else { status },
+            user_agent: header("user-agent"),
+            has_request_id: !header("x-ms-client-request-id").is_empty()
+                || !header("client-request-id").is_empty(),
+        });
+        let request_id = state.new_id();
+        insert(
+            &mut headers,
+            "content-type",
+            "application/json; charset=utf-8",
+        );
+        insert(&mut headers, "cache-control", "no-cache");
+        insert(&mut headers, "x-ms-request-id", &request_id);
+        if endpoint == Endpoint::Secrets {
+            insert(&mut headers, "x-ms-keyvault-region", "eastus");
+            insert(&mut headers, "x-ms-keyvault-service-version", "1.9.395.1");
+            insert(
+                &mut headers,
+                "x-ms-client-request-id",
+                &header("x-ms-client-request-id"),
+            );
+        }
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+        *response.headers_mut() = headers;
+        Reply {
+            response,
+            delay,
+            cut,
+        }
+    }
+}
+
+fn endpoint_of(path: &str) -> Endpoint {
+    if path.ends_with("/oauth2/v2.0/token") {
+        Endpoint::Token
+    } else if path.starts_with("/secrets") || path.starts_with("/deletedsecrets") {
+        Endpoint::Secrets
+    } else if path.starts_with("/metadata/identity/") || path == "/msi/token" {
+        Endpoint::ManagedIdentity
+    } else {
+        Endpoint::Other
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = value.parse() {
+        headers.insert(name, value);
+    }
+}
+
+fn header_text(headers: &HeaderMap, name: &str) -> String {
+    headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// What Azure writes with a status that a test forces.
+fn failure_body(status: u16) -> Value {
+    let (code, message) = match status {
+        429 => (
+            "Throttled",
+            "Request was not processed because too many requests were received.",
+        ),
+        403 => (
+            "Forbidden",
+            "The user does not have secrets get permission.",
+        ),
+        503 => (
+            "ServiceUnavailable",
+            "The service is temporarily unavailable.",
+        ),
+        _ => ("InternalServerError", "An internal error occurred."),
+    };
+    json!({ "error": { "code": code, "message": message } })
+}
+
+/// Entra ID's error body.
+fn entra_error(status: u16, error: &str, code: u64, text: &str) -> Answer {
+    let description = format!(
+        "AADSTS{code}: {text} Trace ID: 00000000-0000-0000-0000-00000000000a Correlation ID: 00000000-0000-0000-0000-00000000000b Timestamp: 2026-11-23 00:00:00Z"
+    );
+    let body = json!({
+        "error": error,
+        "error_description": description,
+        "error_codes": [code],
+        "timestamp": "2026-11-23 00:00:00Z",
+        "trace_id": "00000000-0000-0000-0000-00000000000a",
+        "correlation_id": "00000000-0000-0000-0000-00000000000b",
+        "error_uri": format!("https://login.microsoftonline.com/error?code={code}"),
+    });
+    (status, body)
+}
+
+fn query(request: &Request<Bytes>) -> BTreeMap<String, String> {
+    let query = request.uri().query().unwrap_or_default();
+    form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect()
+}
+
+impl State {
+    /// 32 hex digits that look like an id and come in the same order in every run.
+    fn new_id(&mut self) -> String {
+        self.next_id += 1;
+        let high = self.next_id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let low = high.rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        format!("{high:016x}{low:016x}")
+    }
+
+    fn serve(
+        &mut self,
+        endpoint: Endpoint,
+        request: &Request<Bytes>,
+        headers: &mut HeaderMap,
+    ) -> Answer {
+        match endpoint {
+            Endpoint::Token => self.token(request),
+            Endpoint::Secrets => self.secrets(request, headers),
+            Endpoint::ManagedIdentity => self.managed_identity(request),
+            Endpoint::Other => discovery(request),
+        }
+    }
+
+    fn issue(&mut self) -> (String, u64) {
+        let life = self.token_life.unwrap_or(3599);
+        let token = format!("emulated-{}", self.new_id());
+        self.tokens.insert(
+            token.clone(),
+            IssuedToken {
+                expires_at: now() + life,
+            },
+        );
+        (token, life)
+    }
+
+    /// OAuth 2.0 client credentials (Microsoft identity platform v2.0).
+    fn token(&mut self, request: &Request<Bytes>) -> Answer {
+        if request.method() != Method::POST {
+            return entra_error(
+                400,
+                "invalid_request",
+                900_561,
+                "The endpoint only accepts POST requests.",
+            );
+        }
+        let tenant = request.uri().path().split('/').nth(1).unwrap_or_default();
+        let form: BTreeMap<String, String> = form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
+        let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+        if !self.apps.iter().any(|app| app.tenant == tenant) {
+            return entra_error(
+                400,
+                "invalid_request",
+                90_002,
+                &format!("Tenant '{tenant}' not found."),
+            );
+        }
+        if field("grant_type") != "client_credentials" {
+            return entra_error(
+                400,
+                "unsupported_grant_type",
+                70_003,
+                "The app requested an unsupported grant type.",
+            );
+        }
+        let client = field("client_id");
+        let Some(app) = self
+            .apps
+            .iter()
+            .find(|app| app.tenant == tenant && app.client_id == client)
+        else {
+            let text = format!(
+                "Application with identifier '{client}' was not found in the directory '{tenant}'."
+            );
+            return entra_error(400, "unauthorized_client", 700_016, &text);
+        };
+        if !form.contains_key("client_secret") {
+            return entra_error(
+                401,
+                "invalid_client",
+                7_000_218,
+                "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+            );
+        }
+        if app.client_secret != field("client_secret") {
+            let text = format!(
+                "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{client}'."
+            );
+            return entra_error(401, "invalid_client", 7_000_215, &text);
+        }
+        if field("scope")
+            .trim_end_matches(".default")
+            .trim_end_matches('/')
+            != RESOURCE
+        {
+            return entra_error(
+                400,
+                "invalid_scope",
+                70_011,
+                "The provided request must include a 'scope' input parameter.",
+            );
+        }
+        let (token, life) = self.issue();
+        (
+            200,
+            json!({ "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token }),
+        )
+    }
+
+    /// IMDS, and App Service's endpoint.
+    fn managed_identity(&mut self, request: &Request<Bytes>) -> Answer {
+        let header = |name: &str| header_text(request.headers(), name);
+        let imds = request.uri().path() != "/msi/token";
+        let allowed = if imds {
+            header("metadata") == "true"
+        } else {
+            header("x-identity-header") == IDENTITY_HEADER
+        };
+        if !allowed || request.headers().contains_key("x-forwarded-for") {
+            return (
+                400,
+                json!({ "error": "invalid_request", "error_description": "Required metadata header not specified" }),
+            );
+        }
+        if query(request)
+            .get("resource")
+            .map(|r| r.trim_end_matches('/'))
+            != Some(RESOURCE)
+        {
+            return (
+                400,
+                json!({ "error": "invalid_resource", "error_description": "AADSTS500011" }),
+            );
+        }
+        let (token, life) = self.issue();
+        let expires_on = (now() + life).to_string();
+        (
+            200,
+            json!({ "access_token": token, "expires_in": life.to_string(), "expires_on": expires_on,
+            "not_before": now().to_string(), "resource": RESOURCE, "token_type": "Bearer" }),
+        )
+    }
+
+    /// Why this request may not go on, if so.
+    fn unauthorized(&self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Option<Answer> {
+        let authorization = header_text(request.headers(), "authorization");
+        let message = match authorization
+            .strip_prefix("Bearer ")
+            .map(|t| self.tokens.get(t))
+        {
+            None => "AKV10000: Request is missing a Bearer or PoP token.",
+            Some(None) => "AKV10022: Invalid audience or issuer, or the token is unknown.",
+            Some(Some(token)) if token.expires_at <= now() => "AKV10021: The token has expired.",
+            Some(Some(_)) => return None,
+        };
+        let host = header_text(request.headers(), "host");
+        let tenant = self
+            .apps
+            .first()
+            .map(|app| app.tenant.as_str())
+            .unwrap_or_default();
+        let challenge =
+            format!("Bearer authorization=\"https://{host}/{tenant}\", resource=\"{RESOURCE}\"");
+        insert(headers, "www-authenticate", &challenge);
+        Some(error(401, "Unauthorized", message, None))
+    }
+
+    fn secrets(&mut self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Answer {
+        if let Some(answer) = self.unauthorized(request, headers) {
+            return answer;
+        }
+        let query = query(request);
+        let number = |name: &str, default: usize| {
+            query
+                .get(name)
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(default)
+        };
+        let Some(api_version) = query.get("api-version") else {
+            return error(
+                400,
+                "BadParameter",
+                "The api-version query parameter is required",
+                None,
+            );
+        };
+        let host = header_text(request.headers(), "host");
+        let base = format!("https://{host}");
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        let path: Vec<&str> = request
+            .uri()
+            .path()
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .collect();
+        if let Some(name) = path.get(1)
+            && self.denied.contains(&name.to_ascii_lowercase())
+        {
+            let message = "Caller is not authorized to perform action on resource.";
+            return error(403, "Forbidden", message, Some("ForbiddenByRbac"));
+        }
+        let version = self.new_id();
+        let vault = self.vaults.entry(vault_of(&host)).or_default();
+        let next = |skip: usize| {
+            format!(
+                "{base}{}?api-version={api_version}&$skiptoken={skip}&maxresults={}",
+                request.uri().path(),
+                number("maxresults", 25)
+            )
+        };
+        match (request.method().as_str(), path.as_slice()) {
+            ("PUT", ["secrets", name]) => vault.set(&base, name, &body, version, now()),
+            ("GET", ["secrets"]) => vault.list(&base),
+            ("GET", ["secrets", name]) => vault.get(&base, name, None),
+            ("GET", ["secrets", name, "versions"]) => vault.versions(
+                &base,
+                name,
+                number("$skiptoken", 0),
+                number("maxresults", 25),
+                next,
+            ),
+            ("GET", ["secrets", name, version]) => vault.get(&base, name, Some(version)),
+            ("PATCH", ["secrets", name]) => vault.update(&base, name, None, &body, now()),
+            ("PATCH", ["secrets", name, version]) => {
+                vault.update(&base, name, Some(version), &body, now())
+            }
+            ("DELETE", ["secrets", name]) => vault.delete(&base, name),
+            ("GET", ["deletedsecrets", name]) => vault.get_deleted(&base, name),
+            ("DELETE", ["deletedsecrets", name]) => vault.purge(&base, name),
+            ("POST", ["deletedsecrets", name, "recover"]) => vault.recover(&base, name),
+            _ => error(
+                400,
+                "BadParameter",
+                "The request URI or method is not supported",
+                None,
+            ),
+        }
+    }
+}
+
+/// `payments` for `payments.vault.azure.net`; `emulated.…` and every other host is the vault `default`.
+fn vault_of(host: &str) -> String {
+    let name = host.split(':').next().unwrap_or_default();
+    let vault = name.split_once(".vault.").map(|(vault, _)| vault);
+    vault
+        .filter(|vault| *vault != "emulated")
+        .unwrap_or("default")
+        .to_owned()
+}
+
+/// What MSAL asks for before its first token.
+fn discovery(request: &Request<Bytes>) -> Answer {
+    let path = request.uri().path();
+    let Some(tenant) = path.strip_suffix("/v2.0/.well-known/openid-configuration") else {
+        return error(
+            404,
+            "NotFound",
+            &format!("The emulator has nothing at {path}"),
+            None,
+        );
+    };
+    let base = format!("https://{}{tenant}", header_text(request.headers(), "host"));
+    (
+        200,
+        json!({
+            "issuer": format!("{base}/v2.0"),
+            "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+            "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"),
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(azure: &Azure, method: &str, uri: &str, token: &str, body: &str) -> Reply {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Bytes::from(body.to_owned()))
+            .unwrap();
+        azure.answer(&request)
+    }
+
+    fn json(reply: &Reply) -> Value {
+        serde_json::from_slice(reply.response.body()).unwrap()
+    }
+
+    fn azure() -> (Azure, String) {
+        let azure = Azure::new();
+        azure.add_app(AppRegistration {
+            tenant: "t".into(),
+            client_id: "c".into(),
+            client_secret: "a+b&c".into(),
+        });
+        let form = "grant_type=client_credentials&client_id=c&client_secret=a%2Bb%26c&scope=https%3A%2F%2Fvault.azure.net%2F.default";
+        let reply = ask(&azure, "POST", "/t/oauth2/v2.0/token", "", form);
+        let token = json(&reply)["access_token"].as_str().unwrap().to_owned();
+        (azure, token)
+    }
+
+    #[test]
+    fn tokens_are_for_those_who_know_the_secret() {
+        let (azure, _) = azure();
+        for (form, code) in [
+            (
+                "grant_type=client_credentials&client_id=c&client_secret=a+b&scope=x",
+                7_000_215,
+            ),
+            (
+                "grant_type=client_credentials&client_id=d&client_secret=a&scope=x",
+                700_016,
+            ),
+            ("grant_type=password", 70_003),
+            ("grant_type=client_credentials&client_id=c", 7_000_218),
+        ] {
+            let body = json(&ask(&azure, "POST", "/t/oauth2/v2.0/token", "", form));
+            assert_eq!(body["error_codes"][0], code, "{form}");
+        }
+        let body = json(&ask(&azure, "POST", "/nobody/oauth2/v2.0/token", "", ""));
+        assert_eq!(body["error_codes"][0], 90_002);
+    }
+
+    #[test]
+    fn secrets_need_a_good_token() {
+        let (azure, token) = azure();
+        azure.set_secret("db", "v1");
+        let reply = ask(&azure, "GET", "/secrets/db?api-version=7.4", "nonsense", "");
+        assert_eq!(reply.response.status(), 401);
+        assert!(reply.response.headers().contains_key("www-authenticate"));
+        assert_eq!(
+            json(&ask(
+                &azure,
+                "GET",
+                "/secrets/DB/?api-version=7.4",
+                &token,
+                ""
+            ))["value"],
+            "v1"
+        );
+        azure.revoke_tokens();
+        assert_eq!(
+            ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "")
+                .response
+                .status(),
+            401
+        );
+        assert_eq!(azure.secret_calls("db"), 3);
+    }
+
+    #[test]
+    fn errors_are_key_vaults() {
+        let (azure, token) = azure();
+        azure.set_secret("off", "v");
+        azure.update_secret("off", &json!({"attributes": {"enabled": false}}));
+        azure.deny_secret("forbidden");
+        for (uri, status, code) in [
+            ("/secrets/none?api-version=7.4", 404, "SecretNotFound"),
+            ("/secrets/off?api-version=7.4", 403, "Forbidden"),
+            ("/secrets/forbidden?api-version=7.4", 403, "Forbidden"),
+            ("/secrets/off", 400, "BadParameter"),
+        ] {
+            let reply = ask(&azure, "GET", uri, &token, "");
+            assert_eq!(reply.response.status(), status, "{uri}");
+            assert_eq!(json(&reply)["error"]["code"], code, "{uri}");
+        }
+    }
+
+    #[test]
+    fn versions_come_in_pages() {
+        let (azure, token) = azure();
+        for n in 0..3 {
+            azure.set_secret("db", &format!("v{n}"));
+        }
+        let page = json(&ask(
+            &azure,
+            "GET",
+            "/secrets/db/versions?api-version=7.4&maxresults=2",
+            &token,
+            "",
+        ));
+        assert_eq!(page["value"].as_array().unwrap().len(), 2);
+        let next = page["nextLink"]
+            .as_str()
+            .unwrap()
+            .trim_start_matches("https://localhost")
+            .to_owned();
+        let page = json(&ask(&azure, "GET", &next, &token, ""));
+        assert_eq!(page["value"].as_array().unwrap().len(), 1);
+        assert_eq!(page["nextLink"], Value::Null);
+    }
+
+    #[test]
+    fn faults_last_as_long_as_asked() {
+        let (azure, token) = azure();
+        azure.set_secret("db", "v1");
+        azure.fail_times(Endpoint::Secrets, Fault::Throttle("7".into()), 1);
+        let reply = ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "");
+        assert_eq!(reply.response.status(), 429);
+        assert_eq!(reply.response.headers()["retry-after"], "7");
+        assert_eq!(
+            ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "")
+                .response
+                .status(),
+            200
+        );
+    }
+}

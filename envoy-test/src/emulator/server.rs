@@ -1,0 +1,215 @@
+//! The sockets: HTTPS for Entra ID and Key Vault, plain HTTP for managed identity and the admin API. It
+//! carries out delays and cuts, and knows nothing of what is answered.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use super::admin;
+use super::azure::{Azure, Reply};
+use super::ca::TestCa;
+use super::faults::Cut;
+
+/// The names that the emulator's certificate is good for.
+const NAMES: [&str; 6] = [
+    "localhost",
+    "127.0.0.1",
+    "*.vault.azure.net",
+    "*.vault.localhost",
+    "login.microsoftonline.com",
+    "emulator",
+];
+
+/// Ports; 0 takes any that is free.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// HTTPS: Entra ID and Key Vault.
+    pub tls_port: u16,
+    /// HTTP: managed identity and the admin API.
+    pub plain_port: u16,
+}
+
+/// A running emulator; stops when dropped.
+pub struct Server {
+    /// Where HTTPS is served.
+    pub tls: SocketAddr,
+    /// Where HTTP is served.
+    pub plain: SocketAddr,
+    ca_pem: String,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Starts serving on 127.0.0.1.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn start(azure: &Azure, options: Options) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("starting the emulator's runtime")?;
+        let ca = TestCa::new()?;
+        let acceptor = acceptor(&ca)?;
+        let (tls, plain) = runtime.block_on(async {
+            let tls = listen(options.tls_port).await?;
+            let plain = listen(options.plain_port).await?;
+            let addresses = (tls.local_addr()?, plain.local_addr()?);
+            tokio::spawn(serve(tls, azure.clone(), Some(acceptor)));
+            tokio::spawn(serve(plain, azure.clone(), None));
+            anyhow::Ok(addresses)
+        })?;
+        Ok(Self {
+            tls,
+            plain,
+            ca_pem: ca.pem().to_owned(),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// The certificate of the authority that signed the emulator's.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Connections that a fault keeps waiting must not keep the test waiting.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn listen(port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))
+}
+
+fn acceptor(ca: &TestCa) -> Result<TlsAcceptor> {
+    let (certificate, key) = ca.issue(&NAMES)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn serve(listener: TcpListener, azure: Azure, tls: Option<TlsAcceptor>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (azure, tls) = (azure.clone(), tls.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => connection(stream, azure, true).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection(stream, azure, false).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, azure: Azure, admin: bool) {
+    let service = service_fn(|request| respond(request, azure.clone(), admin));
+    let http = hyper::server::conn::http1::Builder::new();
+    // A client that goes away, or a cut that was asked for, ends a connection with an error.
+    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// An error closes the connection without an answer, which is what a cut is.
+async fn respond(
+    request: Request<Incoming>,
+    azure: Azure,
+    admin: bool,
+) -> io::Result<Response<CutBody>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let request = Request::from_parts(parts, body);
+    if admin && request.uri().path().starts_with("/admin/") {
+        return Ok(admin::answer(&azure, &request).map(|body| CutBody::whole(body.into())));
+    }
+    let Reply {
+        response,
+        delay,
+        cut,
+    } = azure.answer(&request);
+    tokio::time::sleep(delay).await;
+    match cut {
+        Some(Cut::BeforeAnswer) => Err(io::Error::other("cut")),
+        Some(Cut::InBody) => Ok(response.map(CutBody::half)),
+        None => Ok(response.map(CutBody::whole)),
+    }
+}
+
+/// A body that announces its length and may break off in the middle.
+struct CutBody {
+    data: Option<Bytes>,
+    length: u64,
+    broken: bool,
+}
+
+impl CutBody {
+    fn whole(data: Bytes) -> Self {
+        Self {
+            length: data.len() as u64,
+            data: Some(data),
+            broken: false,
+        }
+    }
+
+    fn half(data: Bytes) -> Self {
+        let half = data.slice(..data.len() / 2);
+        Self {
+            length: data.len() as u64,
+            data: Some(half),
+            broken: true,
+        }
+    }
+}
+
+impl Body for CutBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.data.take() {
+            Some(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+            _ if self.broken => Poll::Ready(Some(Err(io::Error::other("cut")))),
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.broken && self.data.as_ref().is_none_or(Bytes::is_empty)
+    }
+}

@@ -1,0 +1,43 @@
+//! The emulator is judged by a client that nobody here wrote: Azure's own SDK for Python.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use envoy_test::emulator::{AppRegistration, Azure, Options, Server};
+use envoy_test::envoy::workspace;
+use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT};
+
+/// What the script counts at its end.
+const CHECKS: &str = "18 checks";
+
+#[test]
+fn the_official_sdk_accepts_the_emulator() {
+    let given = std::env::var_os("AKV_PYTHON").map(PathBuf::from);
+    let python = given.unwrap_or_else(|| workspace().join("target/venv/bin/python"));
+    assert!(
+        python.exists(),
+        "there is no {}; `cargo xtask test` makes it",
+        python.display()
+    );
+    let azure = Azure::new();
+    azure.add_app(AppRegistration {
+        tenant: TENANT.to_owned(),
+        client_id: CLIENT.to_owned(),
+        client_secret: CLIENT_SECRET.to_owned(),
+    });
+    let server = Server::start(&azure, Options::default()).expect("the emulator starts");
+    let ca = tempfile::NamedTempFile::new().expect("a file for the CA");
+    std::fs::write(ca.path(), server.ca_pem()).expect("the CA is written");
+    let script = workspace().join("envoy-test/tests/official_sdk.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(server.tls.port().to_string())
+        .arg(ca.path())
+        .args([TENANT, CLIENT, CLIENT_SECRET])
+        .output()
+        .expect("python runs");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{out}\n{err}");
+    assert_eq!(out.lines().last(), Some(CHECKS), "{out}");
+}

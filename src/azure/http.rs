@@ -1,0 +1,122 @@
+//! An HTTP request and its answer as values, between Azure's protocols and the host that makes the call.
+
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Reason};
+use crate::time::Span;
+
+/// A request to Azure. Method, path and host hold nothing from a client that was not checked: WasmX sends
+/// them as they are.
+pub struct HttpRequest {
+    /// Envoy's cluster, or WasmX's `host:port`.
+    pub cluster: String,
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// The host, for `:authority`, the TLS server name and its check.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+    /// Further headers.
+    pub headers: Vec<(&'static str, Zeroizing<String>)>,
+    /// The body; empty for none.
+    pub body: Zeroizing<Vec<u8>>,
+    /// How long the call may take.
+    pub timeout: Span,
+}
+
+/// What became of a call, the same for every host.
+pub enum Answer {
+    /// Azure (or a proxy on the way, Envoy itself included) answered.
+    Response(Response),
+    /// No answer.
+    Failed(CallFailure),
+}
+
+/// An answer's status, the headers that matter here, and the body.
+#[derive(Default)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// `retry-after`, if any.
+    pub retry_after: Option<String>,
+    /// `x-ms-request-id`, if any: what Azure's support asks for.
+    pub request_id: Option<String>,
+    /// The body; it may hold a secret or a token.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// The gateway has no such cluster.
+    UnknownCluster,
+    /// The gateway could not make the call.
+    NotSent,
+    /// Nobody answered in time.
+    Timeout,
+    /// The connection could not be made or was cut.
+    Broken,
+    /// The TLS handshake failed: a certificate that does not fit, or is not trusted.
+    Tls,
+    /// The name could not be resolved.
+    Dns,
+}
+
+impl CallFailure {
+    /// As a failure of the call to `cluster`.
+    #[must_use]
+    pub fn explain(self, cluster: &str) -> Failure {
+        let (reason, text) = match self {
+            Self::UnknownCluster => (
+                Reason::Gateway,
+                "the gateway has no such cluster; define it, or name the right one in vault_cluster or identity_cluster",
+            ),
+            Self::NotSent => (
+                Reason::Gateway,
+                "the gateway could not send the call (a cluster without hosts?)",
+            ),
+            Self::Timeout => (Reason::Timeout, "no answer within timeout_ms"),
+            Self::Broken => (
+                Reason::Unavailable,
+                "the connection could not be made, or was cut",
+            ),
+            Self::Tls => (
+                Reason::Unavailable,
+                "the TLS handshake failed; check the gateway's trusted certificates",
+            ),
+            Self::Dns => (
+                Reason::Unavailable,
+                "the name could not be resolved; check the gateway's resolver",
+            ),
+        };
+        Failure::new(reason, format!("cluster {cluster}: {text}"))
+    }
+}
+
+/// Appends `text` in `application/x-www-form-urlencoded`'s percent-encoding (unreserved characters of RFC
+/// 3986 as they are, all else as `%XX`).
+pub fn push_encoded(out: &mut Vec<u8>, text: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in text {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else {
+            out.push(b'%');
+            for nibble in [byte >> 4, byte & 15] {
+                out.extend(HEX.get(usize::from(nibble)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn form_values_are_encoded() {
+        let mut out = Vec::new();
+        push_encoded(&mut out, b"a~b+c&d=e f/%\xff");
+        assert_eq!(out, b"a~b%2Bc%26d%3De%20f%2F%25%FF");
+    }
+}

@@ -1,0 +1,505 @@
+//! The plugin configuration: JSON and environment in, a checked [`Config`] or every problem out. It makes
+//! no connection and fetches nothing.
+
+mod reader;
+mod uri;
+
+use serde_json::Value;
+
+pub use reader::Problem;
+pub use uri::HttpsUri;
+
+use self::reader::{Fields, Problems};
+use crate::placement;
+use crate::policy::{Allowed, HeaderNames, Policy};
+use crate::secret::SecretValue;
+use crate::template::{Part, Template};
+use crate::time::Span;
+
+/// Kong's largest ttl, about three years (`kong/constants.lua`, `DATABASE_MAX_TTL`).
+const MAX_TTL: f64 = 1e8;
+const DEFAULT_AUTHORITY: &str = "https://login.microsoftonline.com";
+/// The resource of the public cloud's vaults.
+const SCOPE: &str = "https://vault.azure.net/.default";
+/// Served by every Key Vault; newer ones change nothing for reading secrets.
+const DEFAULT_API_VERSION: &str = "7.4";
+
+/// A configuration that was checked as a whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Never empty; the prefixes are unique.
+    pub vaults: Vec<Vault>,
+    /// What is done to requests.
+    pub request: Request,
+    /// What becomes of a place whose reference cannot be resolved.
+    pub on_error: OnError,
+    /// Whether workers share their cache through the host; `None` is the host's default.
+    pub shared_data: Option<bool>,
+}
+
+/// One vault with the identity that reads it.
+#[derive(Clone, Debug)]
+pub struct Vault {
+    /// The name that references use.
+    pub prefix: String,
+    /// `https://NAME.vault.azure.net`
+    pub uri: HttpsUri,
+    /// Envoy's cluster, or WasmX's `host:port`, for the vault.
+    pub cluster: String,
+    /// The identity that reads this vault.
+    pub identity: Identity,
+    /// How long one call may take.
+    pub timeout: Span,
+    /// How long its secrets live in the cache.
+    pub cache: CacheRules,
+    /// Whether every secret of this vault is decoded from base64.
+    pub base64_decode: bool,
+    /// The `api-version` of Key Vault's data plane.
+    pub api_version: String,
+}
+
+/// A client secret of an app registration (client credentials grant).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The token endpoint's host.
+    pub authority: HttpsUri,
+    /// Envoy's cluster, or WasmX's `host:port`, for the authority.
+    pub cluster: String,
+    /// The directory, by id or domain.
+    pub tenant_id: String,
+    /// The app registration.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretValue,
+    /// What the token is for.
+    pub scope: String,
+}
+
+/// Kong's three times (`kong/pdk/vault.lua`, as documented: a ttl of 0, or none, is no rotation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRules {
+    /// How long a value is fresh; [`Span::FOREVER`] for no rotation.
+    pub ttl: Span,
+    /// How long a secret that is not there is remembered as such.
+    pub neg_ttl: Span,
+    /// How long a value may be used after its ttl when it cannot be had anew.
+    pub resurrect_ttl: Span,
+}
+
+/// `on_error`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The client gets 503.
+    #[default]
+    Deny,
+    /// The header is dropped.
+    Remove,
+    /// The reference goes on as it came.
+    Keep,
+}
+
+/// `request`
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Headers that the operator sets.
+    pub set_headers: Vec<(String, Template)>,
+    /// Headers in which references from the traffic are resolved.
+    pub resolve_headers: HeaderNames,
+    /// Which references from the traffic may be resolved.
+    pub allow: Policy,
+}
+
+impl Config {
+    /// Reads a plugin configuration. `env` gives the environment's variables.
+    ///
+    /// # Errors
+    /// Every problem that was found, with its path.
+    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
+        let problems = Problems::default();
+        let json = if json.is_empty() { b"{}" } else { json };
+        let config = match serde_json::from_slice::<Value>(json) {
+            Ok(value) => read(value, env, &problems),
+            Err(error) => {
+                // serde_json's message names a position and a kind, never the text.
+                problems.add("(all)", format!("is not valid JSON: {error}"));
+                None
+            }
+        };
+        let problems = problems.into_vec();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+
+    /// The index of the vault with this prefix.
+    #[must_use]
+    pub fn vault_index(&self, prefix: &str) -> Option<usize> {
+        self.vaults.iter().position(|vault| vault.prefix == prefix)
+    }
+}
+
+fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems) -> Option<Config> {
+    let mut root = Fields::of(value, String::new(), problems)?;
+    let vaults = read_vaults(&mut root, env, problems);
+    let prefixes: Vec<&str> = vaults.iter().map(|v| v.prefix.as_str()).collect();
+    let request = root
+        .object("request")
+        .map(|r| read_request(r, &prefixes, problems));
+    root.not_yet("response");
+    let on_error = root.choice(
+        "on_error",
+        &[
+            ("deny", OnError::Deny),
+            ("remove", OnError::Remove),
+            ("keep", OnError::Keep),
+        ],
+    );
+    let shared_data = root.boolean("shared_data");
+    root.done();
+    Some(Config {
+        vaults,
+        request: request.unwrap_or_default(),
+        on_error: on_error.unwrap_or_default(),
+        shared_data,
+    })
+}
+
+fn read_vaults(
+    root: &mut Fields<'_>,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &Problems,
+) -> Vec<Vault> {
+    let entities = root.list("vaults").unwrap_or_default();
+    if entities.is_empty() {
+        // As in Kong: the environment alone makes a vault.
+        let config = Fields::of(
+            Value::Object(serde_json::Map::new()),
+            "vaults[0].config".into(),
+            problems,
+        );
+        let vault = config.and_then(|config| read_vault_config(config, "azure".into(), env));
+        return vault.into_iter().collect();
+    }
+    let mut vaults: Vec<Vault> = Vec::with_capacity(entities.len());
+    for (index, entity) in entities.into_iter().enumerate() {
+        let path = format!("vaults[{index}]");
+        let Some(vault) = read_entity(entity, &path, env, problems) else {
+            continue;
+        };
+        if vaults.iter().any(|other| other.prefix == vault.prefix) {
+            let message = format!("{:?} is already taken by another vault", vault.prefix);
+            problems.add(format!("{path}.prefix"), message);
+        }
+        vaults.push(vault);
+    }
+    vaults
+}
+
+/// Kong's vault entity (`kong/db/schema/entities/vaults.lua`).
+fn read_entity(
+    entity: Value,
+    path: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &Problems,
+) -> Option<Vault> {
+    let mut fields = Fields::of(entity, path.to_owned(), problems)?;
+    let name = fields.text("name");
+    if name.as_deref().is_some_and(|name| name != "azure") {
+        fields.problem(
+            "name",
+            "must be azure: this filter reads Azure Key Vault only",
+        );
+    }
+    let prefix = fields.text("prefix");
+    if prefix.as_deref().is_some_and(|prefix| !is_prefix(prefix)) {
+        let message = "must be at least two lower-case letters, digits or dashes, \
+                       starting with a letter and not ending with a dash";
+        fields.problem("prefix", message);
+    }
+    fields.text("description");
+    fields.texts("tags");
+    for kongs_own in ["id", "created_at", "updated_at"] {
+        fields.ignore(kongs_own);
+    }
+    let config = fields.object("config").or_else(|| {
+        let empty = Value::Object(serde_json::Map::new());
+        Fields::of(empty, format!("{path}.config"), problems)
+    });
+    fields.done();
+    read_vault_config(config?, prefix.unwrap_or_else(|| "azure".into()), env)
+}
+
+/// Kong's pattern, `^[a-z][a-z%d-]-[a-z%d]+$` in its Lua form: at least two characters.
+fn is_prefix(prefix: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    prefix.len() >= 2
+        && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+        && !prefix.ends_with('-')
+        && prefix.bytes().all(allowed)
+}
+
+/// A vault's settings: from the entity, else from Kong's environment.
+struct Settings<'p, 'e> {
+    fields: Fields<'p>,
+    env: &'e dyn Fn(&str) -> Option<String>,
+}
+
+impl Settings<'_, '_> {
+    fn kongs(&self, name: &str) -> Option<String> {
+        (self.env)(&format!("KONG_VAULT_AZURE_{}", name.to_ascii_uppercase()))
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        self.fields.text(name).or_else(|| self.kongs(name))
+    }
+
+    fn required(&mut self, name: &'static str) -> Option<String> {
+        let value = self.text(name);
+        if value.is_none() {
+            let variable = name.to_ascii_uppercase();
+            let message = format!("is missing; set it here or as KONG_VAULT_AZURE_{variable}");
+            self.fields.problem(name, message);
+        }
+        value
+    }
+
+    fn span(&mut self, name: &'static str) -> Option<Span> {
+        let seconds = self.fields.number(name, 0.0, MAX_TTL);
+        let seconds = seconds.or_else(|| {
+            let text = self.kongs(name)?;
+            let parsed = text.parse().ok().filter(|s| (0.0..=MAX_TTL).contains(s));
+            if parsed.is_none() {
+                let message = "in the environment must be a number of seconds from 0 to 100000000";
+                self.fields.problem(name, message);
+            }
+            parsed
+        });
+        seconds.map(Span::from_seconds)
+    }
+
+    fn uri(&mut self, name: &'static str, text: Option<String>) -> Option<HttpsUri> {
+        match HttpsUri::parse(&text?) {
+            Ok(uri) => Some(uri),
+            Err(message) => {
+                self.fields.problem(name, message);
+                None
+            }
+        }
+    }
+}
+
+fn read_vault_config(
+    fields: Fields<'_>,
+    prefix: String,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<Vault> {
+    let mut settings = Settings { fields, env };
+    if let Some(kind) = settings.text("type").filter(|kind| kind != "secrets") {
+        let message = format!("must be secrets in this version, not {kind:?}");
+        settings.fields.problem("type", message);
+    }
+    settings.text("location");
+    let uri = settings.required("vault_uri");
+    let uri = settings.uri("vault_uri", uri);
+    let identity = read_identity(&mut settings);
+    let cluster = settings.fields.text("vault_cluster");
+    let cache = CacheRules {
+        ttl: settings
+            .span("ttl")
+            .filter(|ttl| ttl.0 > 0)
+            .unwrap_or(Span::FOREVER),
+        neg_ttl: settings.span("neg_ttl").unwrap_or_default(),
+        resurrect_ttl: settings
+            .span("resurrect_ttl")
+            .unwrap_or_else(|| Span::from_seconds(MAX_TTL)),
+    };
+    let timeout = settings
+        .fields
+        .number("timeout_ms", 1.0, 600_000.0)
+        .unwrap_or(5000.0);
+    let base64_decode = settings.fields.boolean("base64_decode").unwrap_or(false);
+    let api_version = settings
+        .fields
+        .text("api_version")
+        .unwrap_or_else(|| DEFAULT_API_VERSION.into());
+    if !api_version
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+    {
+        settings
+            .fields
+            .problem("api_version", "must be letters, digits, dots and dashes");
+    }
+    settings.fields.done();
+    let uri = uri?;
+    Some(Vault {
+        cluster: cluster.unwrap_or_else(|| uri.upstream()),
+        prefix,
+        uri,
+        identity: identity?,
+        timeout: Span::from_seconds(timeout / 1000.0),
+        cache,
+        base64_decode,
+        api_version,
+    })
+}
+
+fn read_identity(settings: &mut Settings<'_, '_>) -> Option<Identity> {
+    settings.fields.choice("identity", &[("client_secret", ())]);
+    let authority = settings.fields.text("authority_host");
+    let authority = authority.unwrap_or_else(|| DEFAULT_AUTHORITY.into());
+    let authority = settings.uri("authority_host", Some(authority));
+    let cluster = settings.fields.text("identity_cluster");
+    let tenant_id = settings.required("tenant_id");
+    if tenant_id
+        .as_deref()
+        .is_some_and(|tenant| !is_tenant(tenant))
+    {
+        settings
+            .fields
+            .problem("tenant_id", "must be a tenant's id or domain name");
+    }
+    let client_id = settings.required("client_id");
+    let prefix = settings.fields.text("credentials_prefix");
+    let variable = format!("{}_CLIENT_SECRET", prefix.unwrap_or_else(|| "AZURE".into()));
+    let secret = settings.fields.text("client_secret");
+    let secret = secret.or_else(|| (settings.env)(&variable).filter(|s| !s.is_empty()));
+    if secret.is_none() {
+        let message = format!(
+            "is missing; set the environment variable {variable} and let the gateway pass it on \
+             (Envoy: vm_config.environment_variables, Kong: KONG_NGINX_MAIN_ENV)"
+        );
+        settings.fields.problem("client_secret", message);
+    }
+    let authority = authority?;
+    Some(Identity {
+        cluster: cluster.unwrap_or_else(|| authority.upstream()),
+        authority,
+        tenant_id: tenant_id?,
+        client_id: client_id?,
+        client_secret: SecretValue::new(secret?),
+        scope: SCOPE.into(),
+    })
+}
+
+/// It becomes part of a path, which WasmX sends as it is.
+fn is_tenant(tenant: &str) -> bool {
+    tenant
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+}
+
+fn read_request(mut fields: Fields<'_>, prefixes: &[&str], problems: &Problems) -> Request {
+    let mut request = Request::default();
+    if let Some(mut set) = fields.object("set") {
+        let path = set.path("headers");
+        for (name, text) in set.map_of_texts("headers") {
+            let template =
+                read_set_header(&name, &text, prefixes, &format!("{path}.{name}"), problems);
+            request
+                .set_headers
+                .extend(template.map(|t| (name.to_ascii_lowercase(), t)));
+        }
+        set.not_yet("query");
+        set.done();
+    }
+    if let Some(mut resolve) = fields.object("resolve") {
+        read_resolve(&mut resolve, prefixes, problems, &mut request);
+        resolve.done();
+    }
+    fields.done();
+    request
+}
+
+fn read_set_header(
+    name: &str,
+    text: &str,
+    prefixes: &[&str],
+    path: &str,
+    problems: &Problems,
+) -> Option<Template> {
+    if !placement::is_header_target(name.as_bytes()) {
+        problems.add(path, "is not a header that may be set: it routes or frames the message, or is no header name");
+        return None;
+    }
+    if !placement::fits_header(text.as_bytes()) {
+        problems.add(
+            path,
+            "holds a control character (a line break?), which no header can",
+        );
+        return None;
+    }
+    let template = Template::parse(text.as_bytes());
+    let before = problems_of(&template, prefixes);
+    for message in &before {
+        problems.add(path, message);
+    }
+    before.is_empty().then_some(template)
+}
+
+fn problems_of(template: &Template, prefixes: &[&str]) -> Vec<String> {
+    let references = template.parts.iter().filter_map(|part| match part {
+        Part::Reference { parsed, .. } => Some(parsed),
+        Part::Literal(_) => None,
+    });
+    references
+        .filter_map(|parsed| match parsed {
+            Ok(reference) if prefixes.contains(&reference.vault.as_str()) => None,
+            Ok(reference) => Some(format!(
+                "names the vault {:?}, which is not configured; there are {}",
+                reference.vault,
+                prefixes.join(", ")
+            )),
+            Err(error) => Some(format!("holds a reference that cannot be read: {error}")),
+        })
+        .collect()
+}
+
+fn read_resolve(
+    resolve: &mut Fields<'_>,
+    prefixes: &[&str],
+    problems: &Problems,
+    request: &mut Request,
+) {
+    let path = resolve.path("headers");
+    let names = resolve.texts("headers").unwrap_or_default();
+    for (index, name) in names.iter().enumerate() {
+        let literal = name.replace('*', "x");
+        if !placement::is_header_target(literal.as_bytes()) {
+            let message = "is not a header that may be resolved: it routes or frames the message, or is no header name";
+            problems.add(format!("{path}[{index}]"), message);
+        }
+    }
+    request.resolve_headers = HeaderNames::new(names);
+    resolve.not_yet("query");
+    resolve.not_yet("body");
+    let path = resolve.path("allow");
+    let mut allowed = Vec::new();
+    for (index, text) in resolve
+        .texts("allow")
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        match Allowed::parse(text) {
+            Ok(pattern) if pattern.vault().contains('*') || prefixes.contains(&pattern.vault()) => {
+                allowed.push(pattern);
+            }
+            Ok(pattern) => problems.add(
+                format!("{path}[{index}]"),
+                format!(
+                    "names the vault {:?}, which is not configured; there are {}",
+                    pattern.vault(),
+                    prefixes.join(", ")
+                ),
+            ),
+            Err(message) => problems.add(format!("{path}[{index}]"), message),
+        }
+    }
+    request.allow = Policy::new(allowed);
+}
+
+#[cfg(test)]
+mod tests;

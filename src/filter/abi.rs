@@ -1,0 +1,390 @@
+//! The Proxy-Wasm ABI 0.2.1 by hand: the host's functions behind [`Host`], and the functions that the
+//! host calls. The only file with `unsafe`, and the only one that the native build leaves out.
+//!
+//! The SDK (`proxy-wasm` 0.2.5) is not used, for four reasons that were measured: it panics on every
+//! status that it does not expect and on names and values that are not UTF-8, and a panic is an outage on
+//! Envoy and lets requests through unfiltered on Kong; it drops the answer to a call whose client has
+//! left, which hangs everybody who waits for that answer; it turns header maps into two `Vec`s a header,
+//! which costs more than the rest of a request without references; and it exports every callback, each of
+//! which the host then calls.
+
+use std::cell::RefCell;
+
+use zeroize::Zeroizing;
+
+use super::header_map;
+use super::host::{Buffer, Dialect, Host, Level, Map, OutgoingCall, Refused, SharedValue, Write};
+use super::vm::{Flow, Vm};
+use crate::time::{Span, Timestamp};
+
+const OK: u32 = 0;
+const REQUEST_STREAM: u32 = 0;
+/// `proxy_send_local_response`: "no gRPC status".
+const NO_GRPC_STATUS: i32 = -1;
+/// No request has this id. Envoy refuses to focus on it; WasmX ignores the argument and says OK, which
+/// tells the two apart in every callback, `on_configure` included. (A property would do for a request,
+/// but reading one in a root context kills WasmX's worker.)
+const NO_CONTEXT: u32 = u32::MAX;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
+    ) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_http_call(
+        upstream: *const u8,
+        upstream_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
+}
+
+/// The host that this VM runs in.
+pub(super) struct ProxyWasmHost {
+    dialect: Dialect,
+}
+
+impl ProxyWasmHost {
+    fn detect() -> Self {
+        // SAFETY: takes a number and returns a status; both hosts check the number or ignore it.
+        let status = unsafe { proxy_set_effective_context(NO_CONTEXT) };
+        let dialect = if status == OK {
+            Dialect::WasmX
+        } else {
+            Dialect::Envoy
+        };
+        Self { dialect }
+    }
+}
+
+const fn checked(status: u32) -> Result<(), Refused> {
+    if status == OK {
+        Ok(())
+    } else {
+        Err(Refused(status))
+    }
+}
+
+/// Calls a host function that hands over memory, and takes that memory.
+fn taken(
+    call: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
+) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    let mut data: *mut u8 = std::ptr::null_mut();
+    let mut size = 0;
+    checked(call(&raw mut data, &raw mut size))?;
+    if data.is_null() || size == 0 {
+        return Ok(Zeroizing::new(Vec::new()));
+    }
+    // SAFETY: the host wrote `size` bytes to a block that it got from `proxy_on_memory_allocate(size)`,
+    // which made it as a `Vec` of exactly this capacity and gave it up.
+    Ok(Zeroizing::new(unsafe {
+        Vec::from_raw_parts(data, size, size)
+    }))
+}
+
+impl Host for ProxyWasmHost {
+    fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    fn now(&self) -> Timestamp {
+        let mut nanoseconds = 0;
+        // SAFETY: the host writes a u64 to the address, and nothing else.
+        unsafe { proxy_get_current_time_nanoseconds(&raw mut nanoseconds) };
+        Timestamp(nanoseconds / 1_000_000)
+    }
+
+    fn random(&self) -> u64 {
+        getrandom::u64().unwrap_or(0)
+    }
+
+    fn log(&self, level: Level, message: &str) {
+        // SAFETY: the host reads the message and keeps nothing of it.
+        unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
+    }
+
+    fn set_tick_period(&self, period: Span) {
+        let milliseconds = u32::try_from(period.0).unwrap_or(u32::MAX);
+        // SAFETY: takes a number only.
+        unsafe { proxy_set_tick_period_milliseconds(milliseconds) };
+    }
+
+    fn buffer(&self, buffer: Buffer) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        // SAFETY: `data` and `size` are valid for one write each.
+        taken(|data, size| unsafe {
+            proxy_get_buffer_bytes(buffer as u32, 0, usize::MAX, data, size)
+        })
+    }
+
+    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused> {
+        // SAFETY: as in `buffer`.
+        taken(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+    }
+
+    fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        // SAFETY: as in `buffer`; the name is only read.
+        taken(|data, size| unsafe {
+            proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, size)
+        })
+        .ok()
+    }
+
+    fn set_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host reads name and value and keeps copies.
+        checked(unsafe {
+            proxy_replace_header_map_value(
+                Map::Request as u32,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
+        })
+    }
+
+    fn add_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        // SAFETY: as in `set_header`.
+        checked(unsafe {
+            proxy_add_header_map_value(
+                Map::Request as u32,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
+        })
+    }
+
+    fn remove_header(&self, name: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host only reads the name.
+        checked(unsafe {
+            proxy_remove_header_map_value(Map::Request as u32, name.as_ptr(), name.len())
+        })
+    }
+
+    fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused> {
+        let headers = Zeroizing::new(header_map::serialize(call.headers));
+        let timeout = u32::try_from(call.timeout.0).unwrap_or(u32::MAX).max(1);
+        let mut token = 0;
+        // SAFETY: the host reads the byte ranges during the call only, and writes one u32.
+        checked(unsafe {
+            proxy_http_call(
+                call.upstream.as_ptr(),
+                call.upstream.len(),
+                headers.as_ptr(),
+                headers.len(),
+                call.body.as_ptr(),
+                call.body.len(),
+                std::ptr::null(),
+                0,
+                timeout,
+                &raw mut token,
+            )
+        })?;
+        Ok(token)
+    }
+
+    fn resume(&self) -> Result<(), Refused> {
+        // SAFETY: takes a number only.
+        checked(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+    }
+
+    fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
+        let headers = header_map::serialize(headers);
+        // SAFETY: the host reads the byte ranges during the call only.
+        checked(unsafe {
+            proxy_send_local_response(
+                status,
+                std::ptr::null(),
+                0,
+                body.as_ptr(),
+                body.len(),
+                headers.as_ptr(),
+                headers.len(),
+                NO_GRPC_STATUS,
+            )
+        })
+    }
+
+    fn focus(&self, context: u32) -> Result<(), Refused> {
+        // SAFETY: takes a number; Envoy refuses one that is not a living context.
+        checked(unsafe { proxy_set_effective_context(context) })
+    }
+
+    fn shared_get(&self, key: &[u8]) -> Option<SharedValue> {
+        let mut cas = 0;
+        // SAFETY: as in `buffer`; `cas` takes one u32.
+        let bytes = taken(|data, size| unsafe {
+            proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas)
+        })
+        .ok()?;
+        Some(SharedValue { bytes, cas })
+    }
+
+    fn shared_set(&self, key: &[u8], value: &[u8], write: Write) -> Result<(), Refused> {
+        let cas = match (write, self.dialect) {
+            (Write::Replace(cas), _) => cas,
+            // WasmX: 0 creates and never replaces. Envoy: 0 replaces whatever is there, while a number
+            // that no entry has yet is refused for an entry and accepted for an absent key.
+            (Write::Create, Dialect::WasmX) => 0,
+            (Write::Create, Dialect::Envoy) => u32::MAX,
+        };
+        // SAFETY: the host copies key and value.
+        checked(unsafe {
+            proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
+        })
+    }
+}
+
+thread_local! {
+    static VM: RefCell<Option<Vm<ProxyWasmHost>>> = const { RefCell::new(None) };
+}
+
+/// Runs `act` on this VM's state. The host never calls back into the filter while the filter calls it
+/// (memory allocation apart, which touches no state), so `otherwise` is for a host that breaks that rule.
+fn with_vm<R>(otherwise: R, act: impl FnOnce(&mut Vm<ProxyWasmHost>) -> R) -> R {
+    VM.with(|cell| match cell.try_borrow_mut() {
+        Ok(mut vm) => act(vm.get_or_insert_with(|| Vm::new(ProxyWasmHost::detect()))),
+        Err(_) => otherwise,
+    })
+}
+
+const fn flow(flow: Flow) -> u32 {
+    match flow {
+        Flow::Continue => 0,
+        Flow::Pause => 1,
+    }
+}
+
+// SAFETY (of every `no_mangle` below): the names are the ABI's, and nothing else here defines them.
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_abi_version_0_2_1() {}
+
+#[unsafe(no_mangle)]
+extern "C" fn _initialize() {
+    #[cfg(target_os = "wasi")]
+    {
+        unsafe extern "C" {
+            fn __wasm_call_ctors();
+        }
+        // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
+        unsafe { __wasm_call_ctors() };
+    }
+}
+
+/// Memory for what the host hands over; [`taken`] turns it back into the `Vec` that it is here.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    let mut block = Vec::new();
+    // A host that asks for more than there is gets a null pointer, not an abort.
+    if size == 0 || block.try_reserve_exact(size).is_err() {
+        return std::ptr::null_mut();
+    }
+    let data = block.as_mut_ptr();
+    std::mem::forget(block);
+    data
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_context_create(context: u32, parent: u32) {
+    with_vm((), |vm| vm.create_context(context, parent));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_vm_start(_context: u32, _size: u32) -> u32 {
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_configure(context: u32, _size: u32) -> u32 {
+    with_vm(0, |vm| u32::from(vm.configure(context)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(context: u32) {
+    with_vm((), |vm| vm.tick(context));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, _end: u32) -> u32 {
+    with_vm(flow(Flow::Pause), |vm| flow(vm.request_headers(context)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_http_call_response(
+    _context: u32,
+    token: u32,
+    headers: u32,
+    body_size: usize,
+    _trailers: u32,
+) {
+    with_vm((), |vm| vm.call_answered(token, headers, body_size));
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_delete(context: u32) {
+    with_vm((), |vm| vm.delete_context(context));
+}

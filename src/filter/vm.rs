@@ -1,0 +1,108 @@
+//! One VM: the contexts that the host made, and which of them an event is for. It decides nothing about
+//! requests.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::answer;
+use super::gateway::{Gateway, PendingCalls};
+use super::host::Host;
+
+/// What the host is to do with a request after a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Send it on.
+    Continue,
+    /// Hold it until it is resumed or answered.
+    Pause,
+}
+
+/// The state of one VM. Envoy has one for each worker and one for the main thread, WasmX one for each
+/// worker; several configurations of the filter may share it.
+pub struct Vm<H> {
+    host: H,
+    roots: BTreeMap<u32, Gateway>,
+    /// The root of a request's context; kept only when there are several to choose from.
+    parents: HashMap<u32, u32>,
+    calls: PendingCalls,
+}
+
+impl<H: Host> Vm<H> {
+    /// A VM without contexts.
+    pub fn new(host: H) -> Self {
+        Self {
+            host,
+            roots: BTreeMap::new(),
+            parents: HashMap::new(),
+            calls: PendingCalls::default(),
+        }
+    }
+
+    /// `proxy_on_context_create`: a parent of 0 makes it a root context.
+    pub fn create_context(&mut self, context: u32, parent: u32) {
+        if parent == 0 {
+            self.roots.insert(context, Gateway::default());
+        } else if self.roots.len() > 1 {
+            self.parents.insert(context, parent);
+        }
+    }
+
+    /// `proxy_on_configure`: whether the host may start with this configuration.
+    pub fn configure(&mut self, root: u32) -> bool {
+        let gateway = self.roots.entry(root).or_default();
+        gateway.configure(&self.host)
+    }
+
+    /// `proxy_on_tick`
+    pub fn tick(&mut self, root: u32) {
+        if let Some(gateway) = self.roots.get_mut(&root) {
+            gateway.tick(root, &self.host, &mut self.calls);
+        }
+    }
+
+    /// `proxy_on_request_headers`
+    pub fn request_headers(&mut self, context: u32) -> Flow {
+        let root = self.root_of(context);
+        match self.roots.get_mut(&root) {
+            Some(gateway) => gateway.request_headers(root, context, &self.host, &mut self.calls),
+            // Not a context that we know: nothing was configured for it, so nothing may pass.
+            None => {
+                let _ = self.host.respond(503, &[], b"");
+                Flow::Pause
+            }
+        }
+    }
+
+    fn root_of(&self, context: u32) -> u32 {
+        let only = || self.roots.keys().next().copied().unwrap_or(0);
+        self.parents.get(&context).copied().unwrap_or_else(only)
+    }
+
+    /// `proxy_on_http_call_response`
+    pub fn call_answered(&mut self, token: u32, headers: u32, body_size: usize) {
+        let Some(call) = self.calls.remove(&token) else {
+            return;
+        };
+        let answer = answer::read(&self.host, headers, body_size);
+        if let Some(gateway) = self.roots.get_mut(&call.root) {
+            gateway.call_answered(&call, &answer, &self.host, &mut self.calls);
+        }
+    }
+
+    /// `proxy_on_delete`
+    pub fn delete_context(&mut self, context: u32) {
+        if self.roots.remove(&context).is_some() {
+            return;
+        }
+        let root = self.root_of(context);
+        self.parents.remove(&context);
+        if let Some(gateway) = self.roots.get_mut(&root) {
+            gateway.forget(context);
+        }
+    }
+
+    /// Whether no request of this root waits for anything.
+    #[cfg(test)]
+    pub(super) fn root_is_quiet(&self, root: u32) -> bool {
+        self.roots.get(&root).is_none_or(Gateway::is_quiet)
+    }
+}

@@ -1,0 +1,43 @@
+//! A Proxy-Wasm filter that puts Azure Key Vault secrets into HTTP traffic at the gateway. Configuration
+//! and clients carry references, `{vault://prefix/secret/key}`; only the gateway ever sees the values.
+//!
+//! A request's way, which is also the order in which to read the code:
+//!
+//! ```text
+//!   request headers
+//!     -> find references            template, reference      (pure)
+//!     -> may this one be resolved?  policy, placement        (pure)
+//!     -> cache                      cache                    (pure)
+//!     -> token, secret              azure                    (pure: builds requests, reads answers)
+//!     -> what to do next            resolver                 (state machine, no host calls)
+//!     -> substitute, go on, refuse  filter                   (the only code that calls the host)
+//! ```
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+pub mod azure;
+pub mod base64;
+pub mod cache;
+pub mod config;
+pub mod failure;
+pub mod filter;
+pub mod placement;
+pub mod policy;
+pub mod reference;
+pub mod resolver;
+pub mod secret;
+pub mod subkey;
+pub mod template;
+pub mod time;
+
+/// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
+/// lists, and this is the one place that all of them come back to.
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);

@@ -1,0 +1,963 @@
+//! What to do next so that references get their values: look in the worker's cache, then in shared data,
+//! then ask Azure, once for everybody who waits. A state machine: it takes events and the time, and says
+//! which calls to make and whom to wake. It never calls the host.
+//!
+//! ```text
+//!   want(secret) -> in shared data?  -yes-> wake
+//!                -> someone else fetches it (lease)? -> Following: look again at each tick
+//!                -> token at hand?   -no-> a flight for the token, which this one waits for
+//!                -> Calling: GET secret -> answer -> cache, shared data -> wake
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use crate::azure::http::{Answer, HttpRequest};
+use crate::azure::key_vault::{self, Refusal};
+use crate::azure::oauth::{self, Token};
+use crate::cache::{
+    Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
+};
+use crate::config::{CacheRules, Config, Identity};
+use crate::failure::{Failure, Reason};
+use crate::secret::SecretValue;
+use crate::subkey;
+use crate::time::{Span, Timestamp};
+
+/// First wait after a failure that may pass; doubles with each one in a row.
+const FIRST_BACK_OFF: Span = Span::seconds(1);
+/// Longest such wait.
+const LONGEST_BACK_OFF: Span = Span::seconds(30);
+/// How often the same failure of the same secret is logged.
+const LOG_AGAIN: Span = Span::seconds(60);
+/// How often to look whether another worker's fetch has ended.
+const FOLLOWING_TICK: Span = Span(20);
+/// How often to look what has to be renewed.
+const IDLE_TICK: Span = Span(1000);
+
+/// Who owns a fetch. On Envoy all calls are the worker's, and any request can wait for them. On WasmX a
+/// request can be woken by the answers to its own calls only, so each has a lane of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Calls of the root context.
+    Worker,
+    /// Calls of this request.
+    Request(u32),
+}
+
+/// What a fetch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A token, by the number of the identity.
+    Token(usize),
+    /// A secret, by its place.
+    Secret(usize),
+}
+
+/// A call to make. Its answer comes back with `lane` and `subject`.
+pub struct Call {
+    /// Whose call this is.
+    pub lane: Lane,
+    /// What it fetches.
+    pub subject: Subject,
+    /// The request.
+    pub request: HttpRequest,
+}
+
+/// What is to be done after an event.
+#[derive(Default)]
+pub struct Todo {
+    /// Calls to make.
+    pub calls: Vec<Call>,
+    /// Requests that have something new to look at.
+    pub woken: Vec<u32>,
+    /// Lines for the log.
+    pub log: Vec<LogLine>,
+}
+
+/// A line for the log.
+pub struct LogLine {
+    /// Whether somebody should look at this.
+    pub warning: bool,
+    /// The line: `event=… key=value …`.
+    pub text: String,
+}
+
+/// Data that all workers share. Without any, every method does nothing and says so.
+pub trait Shared {
+    /// The entry under this key, with the number that replaces it.
+    fn read(&self, key: &str) -> Option<(zeroize::Zeroizing<Vec<u8>>, u32)>;
+    /// Writes only if nothing is there (`None`) or what was read is there still. Whether it was written.
+    fn write(&self, key: &str, entry: &[u8], over: Option<u32>) -> bool;
+    /// Whether there is any shared data.
+    fn is_there(&self) -> bool;
+}
+
+/// Time, chance and shared data, as they are during one event.
+pub struct Now<'a> {
+    /// The time.
+    pub time: Timestamp,
+    /// For jitter and request ids.
+    pub random: &'a dyn Fn() -> u64,
+    /// The workers' common store.
+    pub shared: &'a dyn Shared,
+}
+
+/// What a reference asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Which secret.
+    pub key: SecretKey,
+    /// Which part or form of it.
+    pub view: View,
+    /// How long it may live for this reference.
+    pub rules: CacheRules,
+}
+
+/// What there is for a [`Want`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The value, and until when nobody needs to ask again.
+    Value(SecretValue, Timestamp),
+    /// There is none.
+    Failed(Reason, Option<Span>),
+    /// Not known: fetch it.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Following { until: Timestamp },
+    WaitingForToken,
+    Calling,
+}
+
+struct Flight {
+    stage: Stage,
+    started: Timestamp,
+    waiters: Vec<u32>,
+    /// For a token: the secrets that wait for it.
+    secrets: Vec<usize>,
+    /// For a secret: a new token was asked for after a 401.
+    renewed_token: bool,
+}
+
+impl Flight {
+    const fn new(stage: Stage, started: Timestamp) -> Self {
+        Self {
+            stage,
+            started,
+            waiters: Vec::new(),
+            secrets: Vec::new(),
+            renewed_token: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct TokenSlot {
+    token: Option<Token>,
+    /// A token that a vault refused: not to be taken from shared data again.
+    refused: Option<SecretValue>,
+    failure: Option<(Failure, Failed)>,
+    used: bool,
+}
+
+/// One worker's state of all secrets and tokens.
+pub struct Resolver {
+    config: Rc<Config>,
+    identities: Vec<Identity>,
+    tokens: Vec<TokenSlot>,
+    slots: Slots,
+    flights: BTreeMap<(Lane, Subject), Flight>,
+    epoch: u64,
+}
+
+impl Resolver {
+    /// Nothing is fetched before the first event.
+    #[must_use]
+    pub fn new(config: Rc<Config>) -> Self {
+        let mut identities: Vec<Identity> = Vec::new();
+        for vault in &config.vaults {
+            if !identities.contains(&vault.identity) {
+                identities.push(vault.identity.clone());
+            }
+        }
+        let tokens = identities.iter().map(|_| TokenSlot::default()).collect();
+        Self {
+            config,
+            identities,
+            tokens,
+            slots: Slots::default(),
+            flights: BTreeMap::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Changes with every change of any value.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Marks what the operator's configuration needs, to be fetched ahead and kept.
+    pub fn pin(&mut self, want: &Want) {
+        let at = self.slots.place(&want.key, &want.rules, Timestamp(0));
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.shorten(&want.rules);
+            slot.pinned = true;
+        }
+    }
+
+    /// What there is for `want` now. `since` is when the request that asks began to wait: a failure after
+    /// that is its answer, an older one only while it holds everybody back.
+    pub fn answer(&mut self, want: &Want, since: Option<Timestamp>, now: Timestamp) -> Answered {
+        let at = self.slots.place(&want.key, &want.rules, now);
+        let Some(slot) = self.slots.get_mut(at) else {
+            return Answered::Unknown;
+        };
+        slot.last_used = now;
+        slot.used |= since.is_none();
+        let failed = slot
+            .record
+            .failed
+            .filter(|failed| failed.until > now || since.is_some_and(|since| failed.at >= since));
+        let found = slot.record.found.as_ref();
+        let life = found.map_or(Life::Over, |found| found.life(&want.rules, now));
+        let fresh_until = found.map_or(now, |found| found.fresh_until(&want.rules));
+        match (life, failed) {
+            (Life::Fresh | Life::Stale, _) | (Life::Old, Some(_)) => {
+                match slot.view(&want.view, make_view) {
+                    Ok(value) => Answered::Value(value, fresh_until),
+                    Err(reason) => Answered::Failed(reason, None),
+                }
+            }
+            (_, Some(failed)) => {
+                let wait = failed.until.until(now);
+                Answered::Failed(failed.reason, (wait.0 > 0).then_some(wait))
+            }
+            (_, None) => Answered::Unknown,
+        }
+    }
+
+    /// Fetches what `want` asks for, or joins those who wait for it already.
+    pub fn fetch(&mut self, want: &Want, lane: Lane, waiter: u32, now: &Now<'_>, todo: &mut Todo) {
+        let at = self.slots.place(&want.key, &want.rules, now.time);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.shorten(&want.rules);
+        }
+        self.start_secret(lane, at, Some(waiter), now, todo);
+    }
+
+    /// Whether something is under way that will wake this request.
+    #[must_use]
+    pub fn awaits(&self, waiter: u32) -> bool {
+        self.flights
+            .values()
+            .any(|flight| flight.waiters.contains(&waiter))
+    }
+
+    /// Forgets a request that is gone. What it waited for goes on: others may wait too, and the next one
+    /// finds it in the cache.
+    pub fn forget(&mut self, waiter: u32) {
+        for flight in self.flights.values_mut() {
+            flight.waiters.retain(|&other| other != waiter);
+        }
+        let secrets_of_its_own = |(lane, _): &(Lane, Subject)| *lane == Lane::Request(waiter);
+        self.flights.retain(|key, _| !secrets_of_its_own(key));
+    }
+
+    /// Takes the answer to a call.
+    pub fn answered(
+        &mut self,
+        lane: Lane,
+        subject: Subject,
+        answer: &Answer,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        match subject {
+            Subject::Token(identity) => self.token_answered(lane, identity, answer, now, todo),
+            Subject::Secret(at) => self.secret_answered(lane, at, answer, now, todo),
+        }
+    }
+
+    /// Renews what will soon be too old, and looks after fetches that other workers make. Returns when
+    /// to be called again.
+    pub fn tick(&mut self, now: &Now<'_>, todo: &mut Todo) -> Span {
+        for at in self.due(now.time) {
+            self.start_secret(Lane::Worker, at, None, now, todo);
+        }
+        for identity in 0..self.tokens.len() {
+            let due = self.tokens.get(identity).is_some_and(|slot| {
+                let renew = slot.token.as_ref().is_some_and(|t| t.renew_at <= now.time);
+                let held = slot
+                    .failure
+                    .as_ref()
+                    .is_some_and(|(_, f)| f.until > now.time);
+                slot.used && renew && !held
+            });
+            if due {
+                self.start_token(Lane::Worker, identity, None, now, todo);
+            }
+        }
+        self.follow(now, todo);
+        self.next_tick()
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub fn next_tick(&self) -> Span {
+        let following = |flight: &Flight| matches!(flight.stage, Stage::Following { .. });
+        if self.flights.values().any(following) {
+            FOLLOWING_TICK
+        } else {
+            IDLE_TICK
+        }
+    }
+
+    /// Secrets in use that are to be fetched anew, and pinned ones that are not there.
+    fn due(&self, now: Timestamp) -> Vec<usize> {
+        let due = self.slots.iter().filter(|(at, slot)| {
+            let missing = slot
+                .record
+                .found
+                .as_ref()
+                .is_none_or(|f| f.life(&slot.rules, now) == Life::Over);
+            let wanted = (slot.pinned && missing)
+                || ((slot.pinned || slot.used) && !missing && slot.renew_at <= now);
+            wanted
+                && slot.record.held_until(now).is_none()
+                && !self
+                    .flights
+                    .contains_key(&(Lane::Worker, Subject::Secret(*at)))
+        });
+        due.map(|(at, _)| at).collect()
+    }
+
+    fn follow(&mut self, now: &Now<'_>, todo: &mut Todo) {
+        let followed: Vec<(Lane, Subject)> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| matches!(flight.stage, Stage::Following { .. }))
+            .map(|(key, _)| *key)
+            .collect();
+        for (lane, subject) in followed {
+            match subject {
+                Subject::Secret(at) => self.advance_secret(lane, at, now, todo),
+                Subject::Token(identity) => self.advance_token(lane, identity, now, todo),
+            }
+        }
+    }
+
+    fn start_secret(
+        &mut self,
+        lane: Lane,
+        at: usize,
+        waiter: Option<u32>,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let key = (lane, Subject::Secret(at));
+        if let Some(flight) = self.flights.get_mut(&key) {
+            flight.waiters.extend(waiter);
+            return;
+        }
+        let mut flight = Flight::new(Stage::Following { until: now.time }, now.time);
+        flight.waiters.extend(waiter);
+        self.flights.insert(key, flight);
+        self.advance_secret(lane, at, now, todo);
+    }
+
+    /// A flight that has not called yet: somebody else's result, somebody else's lease, or our call.
+    fn advance_secret(&mut self, lane: Lane, at: usize, now: &Now<'_>, todo: &mut Todo) {
+        let Some(started) = self
+            .flights
+            .get(&(lane, Subject::Secret(at)))
+            .map(|f| f.started)
+        else {
+            return;
+        };
+        if self.adopt_shared(at, started, now) {
+            return self.finish_secret(lane, at, todo);
+        }
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let Some(vault) = self.config.vaults.get(slot.key.vault) else {
+            return;
+        };
+        // Two calls, each within its timeout, and a second for the host.
+        let lease = Span(vault.timeout.0.saturating_mul(2)) + Span::seconds(1);
+        let name = lease_name(&shared_name(vault.uri.host(), &vault.identity, &slot.key));
+        match take_lease(lane, &name, lease, now) {
+            Lease::Ours => self.call_secret(lane, at, now, todo),
+            Lease::Until(until) => {
+                self.set_stage(lane, Subject::Secret(at), Stage::Following { until })
+            }
+        }
+    }
+
+    fn set_stage(&mut self, lane: Lane, subject: Subject, stage: Stage) {
+        if let Some(flight) = self.flights.get_mut(&(lane, subject)) {
+            flight.stage = stage;
+        }
+    }
+
+    /// Takes over what shared data knows of this secret; whether that answers the flight.
+    fn adopt_shared(&mut self, at: usize, started: Timestamp, now: &Now<'_>) -> bool {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return false;
+        };
+        let Some(vault) = self.config.vaults.get(slot.key.vault) else {
+            return false;
+        };
+        let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
+        let Some(shared) = now
+            .shared
+            .read(&name)
+            .and_then(|(e, _)| Record::unpack(&name, &e))
+        else {
+            return false;
+        };
+        if slot.record.merge(shared)
+            && let Some(found) = &slot.record.found
+        {
+            slot.renewed(renewal(found.fetched_at, &slot.rules, (now.random)()));
+            self.epoch += 1;
+        }
+        let fresh = slot.record.found.as_ref().is_some_and(|found| {
+            found.life(&slot.rules, now.time) == Life::Fresh && slot.renew_at > now.time
+        });
+        let failed = slot.record.failed;
+        fresh || failed.is_some_and(|f| f.until > now.time || f.at > started)
+    }
+
+    fn call_secret(&mut self, lane: Lane, at: usize, now: &Now<'_>, todo: &mut Todo) {
+        let Some(identity) = self.identity_of(at) else {
+            return;
+        };
+        match self.usable_token(identity, now) {
+            Some(token) => self.send_secret(lane, at, &token, now, todo),
+            None => {
+                self.set_stage(lane, Subject::Secret(at), Stage::WaitingForToken);
+                self.start_token(lane, identity, Some(at), now, todo);
+            }
+        }
+    }
+
+    fn identity_of(&mut self, at: usize) -> Option<usize> {
+        let vault = self.slots.get_mut(at)?.key.vault;
+        let identity = &self.config.vaults.get(vault)?.identity;
+        self.identities.iter().position(|other| other == identity)
+    }
+
+    fn send_secret(
+        &mut self,
+        lane: Lane,
+        at: usize,
+        token: &SecretValue,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let Some(vault) = self.config.vaults.get(slot.key.vault) else {
+            return;
+        };
+        let id = request_id(now);
+        let request = key_vault::secret_request(
+            vault,
+            &slot.key.name,
+            slot.key.version.as_deref(),
+            token,
+            &id,
+        );
+        let subject = Subject::Secret(at);
+        self.set_stage(lane, subject, Stage::Calling);
+        todo.calls.push(Call {
+            lane,
+            subject,
+            request,
+        });
+    }
+
+    fn usable_token(&mut self, identity: usize, now: &Now<'_>) -> Option<SecretValue> {
+        let slot = self.tokens.get_mut(identity)?;
+        let usable = |token: &Token| token.expires_at > now.time;
+        if !slot.token.as_ref().is_some_and(usable) {
+            let name = token_name(self.identities.get(identity)?);
+            let shared = now
+                .shared
+                .read(&name)
+                .and_then(|(e, _)| unpack_token(&name, &e))?;
+            if !usable(&shared) || slot.refused.as_ref() == Some(&shared.value) {
+                return None;
+            }
+            slot.token = Some(shared);
+        }
+        slot.used = true;
+        slot.token.as_ref().map(|token| token.value.clone())
+    }
+
+    fn start_token(
+        &mut self,
+        lane: Lane,
+        identity: usize,
+        secret: Option<usize>,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let key = (lane, Subject::Token(identity));
+        if let Some(flight) = self.flights.get_mut(&key) {
+            flight.secrets.extend(secret);
+            return;
+        }
+        let held = self
+            .tokens
+            .get(identity)
+            .and_then(|slot| slot.failure.as_ref());
+        if let Some((failure, _)) = held.filter(|(_, failed)| failed.until > now.time) {
+            let failure = failure.clone();
+            if let Some(at) = secret {
+                self.secret_failed(lane, at, &failure, now, todo);
+            }
+            return;
+        }
+        let mut flight = Flight::new(Stage::Following { until: now.time }, now.time);
+        flight.secrets.extend(secret);
+        self.flights.insert(key, flight);
+        self.advance_token(lane, identity, now, todo);
+    }
+
+    fn advance_token(&mut self, lane: Lane, identity: usize, now: &Now<'_>, todo: &mut Todo) {
+        let Some(who) = self.identities.get(identity) else {
+            return;
+        };
+        let name = token_name(who);
+        if self.adopt_shared_token(identity, &name, now) {
+            return self.finish_token(lane, identity, None, now, todo);
+        }
+        let timeout = self.token_timeout(identity);
+        match take_lease(lane, &lease_name(&name), timeout + Span::seconds(1), now) {
+            Lease::Ours => {
+                let Some(who) = self.identities.get(identity) else {
+                    return;
+                };
+                let request = oauth::token_request(who, timeout, &request_id(now));
+                let subject = Subject::Token(identity);
+                self.set_stage(lane, subject, Stage::Calling);
+                todo.calls.push(Call {
+                    lane,
+                    subject,
+                    request,
+                });
+            }
+            Lease::Until(until) => {
+                self.set_stage(lane, Subject::Token(identity), Stage::Following { until });
+            }
+        }
+    }
+
+    /// The shortest timeout of the vaults that this identity reads.
+    fn token_timeout(&self, identity: usize) -> Span {
+        let identity = self.identities.get(identity);
+        let vaults = self
+            .config
+            .vaults
+            .iter()
+            .filter(|v| Some(&v.identity) == identity);
+        vaults.map(|v| v.timeout).min().unwrap_or(Span::seconds(5))
+    }
+
+    fn adopt_shared_token(&mut self, identity: usize, name: &str, now: &Now<'_>) -> bool {
+        let Some(slot) = self.tokens.get_mut(identity) else {
+            return false;
+        };
+        let Some(shared) = now
+            .shared
+            .read(name)
+            .and_then(|(e, _)| unpack_token(name, &e))
+        else {
+            return false;
+        };
+        if shared.renew_at <= now.time || slot.refused.as_ref() == Some(&shared.value) {
+            return false;
+        }
+        slot.token = Some(shared);
+        true
+    }
+
+    fn token_answered(
+        &mut self,
+        lane: Lane,
+        identity: usize,
+        answer: &Answer,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(who) = self.identities.get(identity) else {
+            return;
+        };
+        let name = token_name(who);
+        let failure = match oauth::read_token(who, answer, now.time) {
+            Ok(token) => {
+                put(now.shared, &name, &pack_token(&name, &token));
+                if let Some(slot) = self.tokens.get_mut(identity) {
+                    *slot = TokenSlot {
+                        token: Some(token),
+                        ..TokenSlot::default()
+                    };
+                }
+                None
+            }
+            Err(failure) => {
+                self.log_token_failure(identity, &failure, now, todo);
+                Some(failure)
+            }
+        };
+        release_lease(lane, &lease_name(&name), now);
+        self.finish_token(lane, identity, failure.as_ref(), now, todo);
+    }
+
+    fn log_token_failure(
+        &mut self,
+        identity: usize,
+        failure: &Failure,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let (Some(who), Some(slot)) =
+            (self.identities.get(identity), self.tokens.get_mut(identity))
+        else {
+            return;
+        };
+        let attempts = slot
+            .failure
+            .as_ref()
+            .map_or(1, |(_, f)| f.attempts.saturating_add(1));
+        let until = now.time + back_off(failure, attempts, (now.random)());
+        let failed = Failed {
+            reason: failure.reason,
+            at: now.time,
+            until,
+            attempts,
+        };
+        slot.failure = Some((failure.clone(), failed));
+        todo.log.push(LogLine {
+            warning: true,
+            text: format!(
+                "event=token_failed tenant={} client_id={} reason={} next_try_in_s={} detail={:?}",
+                who.tenant_id,
+                who.client_id,
+                failure.reason.as_str(),
+                until.until(now.time).ceil_seconds(),
+                failure.detail
+            ),
+        });
+    }
+
+    /// Lets the secrets go on that waited for this token.
+    fn finish_token(
+        &mut self,
+        lane: Lane,
+        identity: usize,
+        failure: Option<&Failure>,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(flight) = self.flights.remove(&(lane, Subject::Token(identity))) else {
+            return;
+        };
+        for at in flight.secrets {
+            match (failure, self.usable_token(identity, now)) {
+                (_, Some(token)) => self.send_secret(lane, at, &token, now, todo),
+                (Some(failure), None) => self.secret_failed(lane, at, failure, now, todo),
+                (None, None) => {
+                    let failure = Failure::new(Reason::Credentials, "the token expired as it came");
+                    self.secret_failed(lane, at, &failure, now, todo);
+                }
+            }
+        }
+    }
+
+    fn secret_answered(
+        &mut self,
+        lane: Lane,
+        at: usize,
+        answer: &Answer,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let Some(vault) = self.config.vaults.get(slot.key.vault) else {
+            return;
+        };
+        match key_vault::read_secret(vault, answer, now.time) {
+            Ok(secret) => {
+                let found = Found {
+                    secret,
+                    fetched_at: now.time,
+                };
+                slot.record = Record {
+                    found: Some(found),
+                    failed: None,
+                };
+                slot.renewed(renewal(now.time, &slot.rules, (now.random)()));
+                slot.logged = None;
+                self.epoch += 1;
+                self.publish(lane, at, now);
+                self.finish_secret(lane, at, todo);
+            }
+            Err(Refusal::Token(failure)) => self.token_refused(lane, at, &failure, now, todo),
+            Err(Refusal::Other(failure)) => self.secret_failed(lane, at, &failure, now, todo),
+        }
+    }
+
+    /// 401: the token may have been revoked. A new one is tried once.
+    fn token_refused(
+        &mut self,
+        lane: Lane,
+        at: usize,
+        failure: &Failure,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let identity = self.identity_of(at);
+        let flight = self.flights.get_mut(&(lane, Subject::Secret(at)));
+        let (Some(identity), Some(flight)) = (identity, flight) else {
+            return;
+        };
+        if std::mem::replace(&mut flight.renewed_token, true) {
+            return self.secret_failed(lane, at, failure, now, todo);
+        }
+        if let Some(slot) = self.tokens.get_mut(identity) {
+            slot.refused = slot
+                .token
+                .take()
+                .map(|token| token.value)
+                .or_else(|| slot.refused.take());
+        }
+        self.call_secret(lane, at, now, todo);
+    }
+
+    fn secret_failed(
+        &mut self,
+        lane: Lane,
+        at: usize,
+        failure: &Failure,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let attempts = slot
+            .record
+            .failed
+            .map_or(1, |f| f.attempts.saturating_add(1));
+        let hold = match failure.reason {
+            Reason::NotFound | Reason::Disabled | Reason::Expired | Reason::NotYetValid
+                if slot.record.found.is_none() =>
+            {
+                slot.rules.neg_ttl
+            }
+            _ => back_off(failure, attempts, (now.random)()),
+        };
+        let failed = Failed {
+            reason: failure.reason,
+            at: now.time,
+            until: now.time + hold,
+            attempts,
+        };
+        slot.record.failed = Some(failed);
+        let news = slot
+            .logged
+            .is_none_or(|(reason, at)| reason != failure.reason || at.age(now.time) >= LOG_AGAIN);
+        if news {
+            slot.logged = Some((failure.reason, now.time));
+            let vault = self.config.vaults.get(slot.key.vault);
+            todo.log.push(LogLine {
+                warning: true,
+                text: format!(
+                    "event=secret_failed vault={} secret={} reason={} stale={} next_try_in_s={} detail={:?}",
+                    vault.map_or("", |v| v.prefix.as_str()),
+                    slot.key.name,
+                    failure.reason.as_str(),
+                    slot.record.found.is_some(),
+                    hold.ceil_seconds(),
+                    failure.detail
+                ),
+            });
+        }
+        self.publish(lane, at, now);
+        self.finish_secret(lane, at, todo);
+    }
+
+    /// Writes what is known to shared data and ends the lease.
+    fn publish(&mut self, lane: Lane, at: usize, now: &Now<'_>) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
+        };
+        let Some(vault) = self.config.vaults.get(slot.key.vault) else {
+            return;
+        };
+        let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
+        put(now.shared, &name, &slot.record.pack(&name));
+        release_lease(lane, &lease_name(&name), now);
+    }
+
+    fn finish_secret(&mut self, lane: Lane, at: usize, todo: &mut Todo) {
+        if let Some(flight) = self.flights.remove(&(lane, Subject::Secret(at))) {
+            todo.woken.extend(flight.waiters);
+        }
+    }
+}
+
+fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {
+    let selected = subkey::select(secret, &view.keys).map_err(|_| Reason::NoSuchKey)?;
+    if view.base64 {
+        return crate::base64::decode(&selected)
+            .map(SecretValue::new)
+            .ok_or(Reason::NotBase64);
+    }
+    Ok(SecretValue::new(selected.to_vec()))
+}
+
+/// Doubles with every attempt, up to half of it left to chance; never shorter than Azure asked for.
+fn back_off(failure: &Failure, attempts: u32, random: u64) -> Span {
+    let doubled = FIRST_BACK_OFF
+        .0
+        .saturating_mul(1 << attempts.saturating_sub(1).min(10));
+    let longest = doubled.min(LONGEST_BACK_OFF.0);
+    let scattered = Span(longest / 2 + random % (longest / 2 + 1));
+    scattered.max(failure.retry_after.unwrap_or_default())
+}
+
+/// A UUID (version 4, RFC 9562), as Azure's `x-ms-client-request-id` wants it.
+fn request_id(now: &Now<'_>) -> String {
+    let (high, low) = ((now.random)(), (now.random)());
+    let (high, low) = (high & !0xf000 | 0x4000, low & !(3 << 62) | 2 << 62);
+    let mut id = String::with_capacity(36);
+    // Writing to a String does not fail.
+    let _ = write!(
+        id,
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    );
+    id
+}
+
+fn identity_name(identity: &Identity) -> String {
+    format!(
+        "{}/{}/{}",
+        identity.authority.authority(),
+        identity.tenant_id,
+        identity.client_id
+    )
+}
+
+/// The key in shared data: vault, identity, kind, name and version, so that no identity reads what
+/// another one fetched.
+fn shared_name(vault: &str, identity: &Identity, key: &SecretKey) -> String {
+    let version = key.version.as_deref().unwrap_or("");
+    format!(
+        "akv/secret/{vault}/{}/{}/{version}",
+        identity_name(identity),
+        key.name
+    )
+}
+
+fn token_name(identity: &Identity) -> String {
+    format!("akv/token/{}/{}", identity_name(identity), identity.scope)
+}
+
+fn lease_name(name: &str) -> String {
+    format!("{name}#lease")
+}
+
+fn pack_token(name: &str, token: &Token) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut packer = Packer::new(name);
+    packer.number(token.renew_at.0);
+    packer.number(token.expires_at.0);
+    packer.bytes(token.value.expose());
+    packer.finish()
+}
+
+fn unpack_token(name: &str, entry: &[u8]) -> Option<Token> {
+    let mut unpacker = Unpacker::new(name, entry)?;
+    Some(Token {
+        renew_at: Timestamp(unpacker.number()?),
+        expires_at: Timestamp(unpacker.number()?),
+        value: SecretValue::new(unpacker.bytes()?.to_vec()),
+    })
+}
+
+/// Writes whatever is there now; another writer at the same moment has fetched just as lately.
+fn put(shared: &dyn Shared, name: &str, entry: &[u8]) {
+    for _ in 0..3 {
+        let over = shared.read(name).map(|(_, cas)| cas);
+        if shared.write(name, entry, over) {
+            return;
+        }
+    }
+}
+
+enum Lease {
+    Ours,
+    Until(Timestamp),
+}
+
+/// The right to fetch, for a while. A request's own lane needs none: it cannot wait for others anyway.
+fn take_lease(lane: Lane, name: &str, length: Span, now: &Now<'_>) -> Lease {
+    if lane != Lane::Worker || !now.shared.is_there() {
+        return Lease::Ours;
+    }
+    let current = now.shared.read(name);
+    if let Some(until) = current
+        .as_ref()
+        .and_then(|(entry, _)| unpack_lease(name, entry))
+    {
+        // One that ends later than any could is from another clock.
+        if until > now.time && until <= now.time + length {
+            return Lease::Until(until);
+        }
+    }
+    let over = current.map(|(_, cas)| cas);
+    if now
+        .shared
+        .write(name, &pack_lease(name, now.time + length), over)
+    {
+        Lease::Ours
+    } else {
+        // Somebody was faster; who it is shows at the next look.
+        Lease::Until(now.time + length)
+    }
+}
+
+fn release_lease(lane: Lane, name: &str, now: &Now<'_>) {
+    if lane == Lane::Worker && now.shared.is_there() {
+        put(now.shared, name, &pack_lease(name, Timestamp(0)));
+    }
+}
+
+fn pack_lease(name: &str, until: Timestamp) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut packer = Packer::new(name);
+    packer.number(until.0);
+    packer.finish()
+}
+
+fn unpack_lease(name: &str, entry: &[u8]) -> Option<Timestamp> {
+    Unpacker::new(name, entry)?.number().map(Timestamp)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! The resolver with a scripted Azure: who calls, how often, and who is woken.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::azure::http::{CallFailure, Response};
+
+type Entries = RefCell<HashMap<String, (Vec<u8>, u32)>>;
+
+/// Shared data as both hosts have it, reduced to create and compare-and-swap.
+#[derive(Default)]
+struct Store(Entries);
+
+impl Shared for Store {
+    fn read(&self, key: &str) -> Option<(Zeroizing<Vec<u8>>, u32)> {
+        let entries = self.0.borrow();
+        entries
+            .get(key)
+            .map(|(bytes, cas)| (Zeroizing::new(bytes.clone()), *cas))
+    }
+    fn write(&self, key: &str, entry: &[u8], over: Option<u32>) -> bool {
+        let mut entries = self.0.borrow_mut();
+        let current = entries.get(key).map(|(_, cas)| *cas);
+        if current != over {
+            return false;
+        }
+        entries.insert(key.to_owned(), (entry.to_vec(), current.unwrap_or(0) + 1));
+        true
+    }
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
+struct NoStore;
+
+impl Shared for NoStore {
+    fn read(&self, _: &str) -> Option<(Zeroizing<Vec<u8>>, u32)> {
+        None
+    }
+    fn write(&self, _: &str, _: &[u8], _: Option<u32>) -> bool {
+        false
+    }
+    fn is_there(&self) -> bool {
+        false
+    }
+}
+
+struct World<'s> {
+    shared: &'s dyn Shared,
+    time: Cell<u64>,
+}
+
+impl<'s> World<'s> {
+    fn new(shared: &'s dyn Shared) -> Self {
+        Self {
+            shared,
+            time: Cell::new(1_000_000),
+        }
+    }
+
+    fn at<R>(&self, act: impl FnOnce(&Now<'_>, &mut Todo) -> R) -> (Todo, R) {
+        let mut todo = Todo::default();
+        let now = Now {
+            time: Timestamp(self.time.get()),
+            random: &|| 0,
+            shared: self.shared,
+        };
+        let result = act(&now, &mut todo);
+        (todo, result)
+    }
+
+    fn pass(&self, span: Span) {
+        self.time.set(self.time.get() + span.0);
+    }
+
+    fn fetch(&self, resolver: &mut Resolver, want: &Want, waiter: u32) -> Todo {
+        self.at(|now, todo| resolver.fetch(want, Lane::Worker, waiter, now, todo))
+            .0
+    }
+
+    fn answer(&self, resolver: &mut Resolver, call: &Call, status: u16, body: &str) -> Todo {
+        let answer = Answer::Response(Response {
+            status,
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+            ..Response::default()
+        });
+        self.at(|now, todo| resolver.answered(call.lane, call.subject, &answer, now, todo))
+            .0
+    }
+
+    fn token(&self, resolver: &mut Resolver, call: &Call) -> Todo {
+        assert_eq!(call.subject, Subject::Token(0));
+        self.answer(
+            resolver,
+            call,
+            200,
+            r#"{"access_token":"tok","expires_in":3600}"#,
+        )
+    }
+
+    fn value(&self, resolver: &mut Resolver, call: &Call, value: &str) -> Todo {
+        assert!(matches!(call.subject, Subject::Secret(_)));
+        self.answer(resolver, call, 200, &format!(r#"{{"value":"{value}"}}"#))
+    }
+
+    fn tick(&self, resolver: &mut Resolver) -> (Todo, Span) {
+        self.at(|now, todo| resolver.tick(now, todo))
+    }
+
+    fn look(&self, resolver: &mut Resolver, want: &Want) -> Answered {
+        resolver.answer(want, None, Timestamp(self.time.get()))
+    }
+}
+
+fn resolver(ttl: u64, neg_ttl: u64) -> (Resolver, Want) {
+    let json = format!(
+        r#"{{"vaults":[{{"name":"azure","prefix":"azure","config":{{"vault_uri":"https://v.vault.azure.net",
+        "tenant_id":"t","client_id":"c","client_secret":"s","ttl":{ttl},"neg_ttl":{neg_ttl},"resurrect_ttl":100}}}}]}}"#
+    );
+    let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+    let want = Want {
+        key: SecretKey {
+            vault: 0,
+            name: "db".into(),
+            version: None,
+        },
+        view: View::default(),
+        rules: config.vaults[0].cache,
+    };
+    (Resolver::new(Rc::new(config)), want)
+}
+
+fn value(answered: &Answered) -> &str {
+    match answered {
+        Answered::Value(secret, _) => std::str::from_utf8(secret.expose()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn many_waiters_make_one_call_for_the_token_and_one_for_the_secret() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    let first = world.fetch(&mut resolver, &want, 1);
+    assert_eq!(first.calls.len(), 1);
+    for waiter in 2..100 {
+        assert!(world.fetch(&mut resolver, &want, waiter).calls.is_empty());
+    }
+    let second = world.token(&mut resolver, &first.calls[0]);
+    assert_eq!(second.calls.len(), 1);
+    assert!(resolver.awaits(50));
+    resolver.forget(50);
+    let done = world.value(&mut resolver, &second.calls[0], "v1");
+    assert_eq!(done.woken.len(), 98, "all but the one that left");
+    assert_eq!(value(&world.look(&mut resolver, &want)), "v1");
+}
+
+#[test]
+fn requests_with_lanes_of_their_own_call_for_themselves() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    for waiter in 1..=2 {
+        let lane = Lane::Request(waiter);
+        let (todo, ()) = world.at(|now, todo| resolver.fetch(&want, lane, waiter, now, todo));
+        assert_eq!(todo.calls.len(), 1);
+        let todo = world.token(&mut resolver, &todo.calls[0]);
+        let todo = world.value(&mut resolver, &todo.calls[0], "v1");
+        assert_eq!(todo.woken, [waiter]);
+        resolver.tokens[0].token = None;
+    }
+}
+
+#[test]
+fn another_worker_follows_and_never_calls() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut leader, want) = resolver(60, 0);
+    let (mut follower, _) = resolver(60, 0);
+    let call = world.fetch(&mut leader, &want, 1);
+    assert!(world.fetch(&mut follower, &want, 7).calls.is_empty());
+    assert_eq!(follower.next_tick(), FOLLOWING_TICK);
+    let call = world.token(&mut leader, &call.calls[0]);
+    assert!(world.tick(&mut follower).0.woken.is_empty());
+    world.value(&mut leader, &call.calls[0], "v1");
+    let (todo, next) = world.tick(&mut follower);
+    assert_eq!((todo.woken, next), (vec![7], IDLE_TICK));
+    assert_eq!(value(&world.look(&mut follower, &want)), "v1");
+}
+
+#[test]
+fn a_follower_learns_of_a_failure_too() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut leader, want) = resolver(60, 0);
+    let (mut follower, _) = resolver(60, 0);
+    let call = world.fetch(&mut leader, &want, 1);
+    let since = Timestamp(world.time.get());
+    world.fetch(&mut follower, &want, 7);
+    world.pass(Span(5));
+    let call = world.token(&mut leader, &call.calls[0]);
+    world.answer(&mut leader, &call.calls[0], 404, "");
+    assert_eq!(world.tick(&mut follower).0.woken, [7]);
+    let answer = follower.answer(&want, Some(since), Timestamp(world.time.get()));
+    assert_eq!(answer, Answered::Failed(Reason::NotFound, None));
+}
+
+#[test]
+fn the_follower_takes_over_when_the_leader_is_gone() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut leader, want) = resolver(60, 0);
+    let (mut follower, _) = resolver(60, 0);
+    world.fetch(&mut leader, &want, 1);
+    world.fetch(&mut follower, &want, 7);
+    drop(leader);
+    world.pass(Span::seconds(5));
+    assert!(
+        world.tick(&mut follower).0.calls.is_empty(),
+        "the lease holds"
+    );
+    world.pass(Span::seconds(7));
+    assert_eq!(world.tick(&mut follower).0.calls.len(), 1);
+}
+
+#[test]
+fn a_secret_in_use_is_renewed_before_its_end_and_others_are_let_go() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    world.value(&mut resolver, &call.calls[0], "v1");
+    world.look(&mut resolver, &want);
+    world.pass(Span::seconds(47));
+    assert!(world.tick(&mut resolver).0.calls.is_empty());
+    world.pass(Span::seconds(2));
+    let call = world.tick(&mut resolver).0;
+    assert_eq!(call.calls.len(), 1, "renewed at four fifths of the ttl");
+    assert_eq!(
+        value(&world.look(&mut resolver, &want)),
+        "v1",
+        "the old one serves meanwhile"
+    );
+    world.value(&mut resolver, &call.calls[0], "v2");
+    world.pass(Span::seconds(59));
+    assert!(
+        world.tick(&mut resolver).0.calls.is_empty(),
+        "nobody used it since"
+    );
+    world.pass(Span::seconds(61));
+    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+}
+
+#[test]
+fn an_old_value_serves_when_azure_fails_until_its_resurrection_ends() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(10, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    world.value(&mut resolver, &call.calls[0], "v1");
+    world.pass(Span::seconds(30));
+    let since = Timestamp(world.time.get());
+    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let answer = Answer::Failed(CallFailure::Broken);
+    let (todo, ()) = world.at(|now, todo| {
+        resolver.answered(
+            call.calls[0].lane,
+            call.calls[0].subject,
+            &answer,
+            now,
+            todo,
+        );
+    });
+    assert_eq!(todo.woken, [1]);
+    let answer = resolver.answer(&want, Some(since), Timestamp(world.time.get()));
+    assert_eq!(value(&answer), "v1");
+    world.pass(Span::seconds(80));
+    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+}
+
+#[test]
+fn a_missing_secret_is_remembered_for_neg_ttl() {
+    for (neg_ttl, after) in [
+        (
+            10,
+            Answered::Failed(Reason::NotFound, Some(Span::seconds(9))),
+        ),
+        (0, Answered::Unknown),
+    ] {
+        let world = World::new(&NoStore);
+        let (mut resolver, want) = resolver(60, neg_ttl);
+        let call = world.fetch(&mut resolver, &want, 1);
+        let call = world.token(&mut resolver, &call.calls[0]);
+        let todo = world.answer(&mut resolver, &call.calls[0], 404, "");
+        assert_eq!(todo.log.len(), 1);
+        world.pass(Span::seconds(1));
+        assert_eq!(world.look(&mut resolver, &want), after);
+    }
+}
+
+#[test]
+fn a_refused_token_is_renewed_once() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    let call = world.answer(&mut resolver, &call.calls[0], 401, "");
+    assert_eq!(
+        call.calls[0].subject,
+        Subject::Token(0),
+        "not the refused one from shared data"
+    );
+    let call = world.answer(
+        &mut resolver,
+        &call.calls[0],
+        200,
+        r#"{"access_token":"tok2","expires_in":3600}"#,
+    );
+    let done = world.answer(&mut resolver, &call.calls[0], 401, "");
+    assert!(done.calls.is_empty());
+    assert_eq!(done.woken, [1]);
+}
+
+#[test]
+fn while_credentials_are_wrong_entra_is_not_asked_for_every_secret() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let todo = world.answer(
+        &mut resolver,
+        &call.calls[0],
+        401,
+        r#"{"error":"invalid_client","error_codes":[7000215]}"#,
+    );
+    assert_eq!(todo.woken, [1]);
+    let other = Want {
+        key: SecretKey {
+            name: "other".into(),
+            ..want.key.clone()
+        },
+        ..want
+    };
+    let todo = world.fetch(&mut resolver, &other, 2);
+    assert!(todo.calls.is_empty());
+    assert_eq!(todo.woken, [2]);
+    assert!(matches!(
+        world.look(&mut resolver, &other),
+        Answered::Failed(Reason::Credentials, Some(_))
+    ));
+}
+
+#[test]
+fn request_ids_are_uuids() {
+    let now = Now {
+        time: Timestamp(0),
+        random: &|| u64::MAX,
+        shared: &NoStore,
+    };
+    assert_eq!(request_id(&now), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+}
