@@ -1,4 +1,4 @@
-//! Decoding base64 as people store it in vaults: standard or URL-safe, with or without padding.
+//! Base64 as people store it in vaults: standard or URL-safe, with or without padding.
 
 use ::base64::Engine as _;
 use ::base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
@@ -17,6 +17,12 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.trim_ascii_end();
     let standard = engine(&STANDARD).decode(text);
     standard.or_else(|_| engine(&URL_SAFE).decode(text)).ok()
+}
+
+/// Standard base64 with padding, in one line (RFC 4648, section 4).
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    engine(&STANDARD).encode(bytes)
 }
 
 #[cfg(test)]

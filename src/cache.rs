@@ -17,6 +17,7 @@ use std::collections::HashMap;
 
 use zeroize::Zeroizing;
 
+use crate::azure::forms::{Collection, Form};
 use crate::azure::key_vault::Secret;
 use crate::config::CacheRules;
 use crate::failure::Reason;
@@ -125,6 +126,8 @@ impl Record {
 pub struct SecretKey {
     /// Index in the configuration's vaults.
     pub vault: usize,
+    /// Where in the vault.
+    pub collection: Collection,
     /// In lower case: Key Vault's names have none.
     pub name: String,
     /// `None` for the current version.
@@ -156,6 +159,8 @@ pub struct Slot {
 /// A part or form of a secret that references ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
+    /// What is made of the object.
+    pub form: Form,
     /// The way to a text in the JSON secret; empty for the whole secret.
     pub keys: Vec<String>,
     /// Whether what is found there is decoded from base64.
@@ -173,7 +178,7 @@ impl Slot {
         make: impl FnOnce(&[u8], &View) -> Result<SecretValue, Reason>,
     ) -> Result<SecretValue, Reason> {
         let found = self.record.found.as_ref().ok_or(Reason::Unavailable)?;
-        if view.keys.is_empty() && !view.base64 {
+        if *view == View::default() {
             return Ok(found.secret.value.clone());
         }
         if let Some((_, made)) = self.views.iter().find(|(key, _)| key == view) {

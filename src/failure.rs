@@ -38,6 +38,8 @@ pub enum Reason {
     BadReference,
     /// The client sent this header more than once, and this host cannot replace it safely.
     RepeatedHeader,
+    /// The filter was built without PKCS#12.
+    NeedsPkcs12,
 }
 
 impl Reason {
@@ -61,6 +63,7 @@ impl Reason {
             Self::NotRepresentable => "not_representable",
             Self::BadReference => "bad_reference",
             Self::RepeatedHeader => "repeated_header",
+            Self::NeedsPkcs12 => "needs_pkcs12",
         }
     }
 
@@ -73,7 +76,7 @@ impl Reason {
     /// The reason with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Reason; 16] = [
+        const ALL: [Reason; 17] = [
             Reason::NotFound,
             Reason::Forbidden,
             Reason::Disabled,
@@ -90,6 +93,7 @@ impl Reason {
             Reason::NotRepresentable,
             Reason::BadReference,
             Reason::RepeatedHeader,
+            Reason::NeedsPkcs12,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -123,9 +127,9 @@ mod tests {
 
     #[test]
     fn codes_lead_back_to_their_reasons() {
-        for code in 0..16 {
+        for code in 0..17 {
             assert_eq!(Reason::from_code(code).map(Reason::code), Some(code));
         }
-        assert_eq!(Reason::from_code(16), None);
+        assert_eq!(Reason::from_code(17), None);
     }
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+use crate::azure::forms;
 use crate::azure::http::{Answer, HttpRequest};
 use crate::azure::key_vault::{self, Refusal};
 use crate::azure::oauth::{self, Token};
@@ -470,6 +471,7 @@ impl Resolver {
         let id = request_id(now);
         let request = key_vault::secret_request(
             vault,
+            slot.key.collection,
             &slot.key.name,
             slot.key.version.as_deref(),
             token,
@@ -697,7 +699,7 @@ impl Resolver {
         let Some(vault) = self.config.vaults.get(slot.key.vault) else {
             return;
         };
-        match key_vault::read_secret(vault, answer, now.time) {
+        match key_vault::read_secret(vault, slot.key.collection, answer, now.time) {
             Ok(secret) => {
                 let found = Found {
                     secret,
@@ -784,8 +786,9 @@ impl Resolver {
             todo.log.push(LogLine {
                 warning: true,
                 text: format!(
-                    "event=secret_failed vault={} secret={} reason={} stale={} next_try_in_s={} detail={:?}",
+                    "event=secret_failed vault={} {}={} reason={} stale={} next_try_in_s={} detail={:?}",
                     vault.map_or("", |v| v.prefix.as_str()),
+                    slot.key.collection.as_str().trim_end_matches('s'),
                     slot.key.name,
                     failure.reason.as_str(),
                     slot.record.found.is_some(),
@@ -819,7 +822,8 @@ impl Resolver {
 }
 
 fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {
-    let selected = subkey::select(secret, &view.keys).map_err(|_| Reason::NoSuchKey)?;
+    let formed = forms::make(view.form, secret)?;
+    let selected = subkey::select(&formed, &view.keys).map_err(|_| Reason::NoSuchKey)?;
     if view.base64 {
         return crate::base64::decode(&selected)
             .map(SecretValue::new)
@@ -870,7 +874,8 @@ fn identity_name(identity: &Identity) -> String {
 fn shared_name(vault: &str, identity: &Identity, key: &SecretKey) -> String {
     let version = key.version.as_deref().unwrap_or("");
     format!(
-        "akv/secret/{vault}/{}/{}/{version}",
+        "akv/{}/{vault}/{}/{}/{version}",
+        key.collection.as_str(),
         identity_name(identity),
         key.name
     )

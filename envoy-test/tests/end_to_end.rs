@@ -505,6 +505,102 @@ fn a_client_that_leaves_takes_nobody_with_it() {
     assert_eq!(world.azure.secret_calls("open-1"), 1);
 }
 
+/// The filter's test data for certificates and keys.
+fn key_data(name: &str) -> String {
+    let path = envoy_test::envoy::workspace()
+        .join("tests/data/keys")
+        .join(name);
+    std::fs::read_to_string(path).expect("the test data is there")
+}
+
+#[test]
+fn certificates_come_without_their_private_keys() {
+    let rules = json!({ "request": { "resolve": { "headers": ["x-*"], "allow": ["azure/web"] } } });
+    let world = world(&json!({ "type": "certificates" }), &rules);
+    let cer = key_data("cert.cer.b64");
+    world
+        .azure
+        .set_certificate("web", &cer, &key_data("bundle.pem"));
+    assert_eq!(world.key(":{vault://azure/web/der}:"), format!(":{cer}:"));
+    assert_eq!(world.azure.count(Endpoint::Certificates), 1);
+    assert_eq!(
+        world.azure.secret_calls("web"),
+        0,
+        "nobody asked for the private key"
+    );
+    // PEM has line breaks, which no header can hold.
+    for reference in ["{vault://azure/web}", "{vault://azure/web/private_key}"] {
+        assert_eq!(
+            world.denied(reference).0,
+            "not_representable",
+            "{reference}"
+        );
+    }
+    assert_eq!(
+        world.denied("{vault://azure/web/pkcs12}").0,
+        "no_such_key",
+        "it is stored as PEM"
+    );
+    assert_eq!(
+        world.key("{vault://azure/web/other}"),
+        "{vault://azure/web/other}"
+    );
+    let archive = key_data("legacy.p12.b64");
+    world.azure.set_certificate("web2", &cer, &archive);
+    assert_eq!(
+        world.key("{vault://azure/web2/pkcs12}"),
+        "{vault://azure/web2/pkcs12}",
+        "not listed"
+    );
+}
+
+#[test]
+fn keys_come_as_jwk_and_by_field() {
+    let rules =
+        json!({ "request": { "resolve": { "headers": ["x-*"], "allow": ["azure/sign"] } } });
+    let world = world(&json!({ "type": "keys" }), &rules);
+    let jwks: Value = serde_json::from_str(&key_data("jwks.json")).expect("JSON");
+    world.azure.set_key("sign", &jwks["rsa"]);
+    let jwk: Value = serde_json::from_str(&world.key("{vault://azure/sign/jwk}")).expect("JSON");
+    assert_eq!(jwk["n"], jwks["rsa"]["n"]);
+    assert_eq!(world.key("{vault://azure/sign/e}"), "AQAB");
+    assert_eq!(
+        world.key("{vault://azure/sign/kid}"),
+        jwk["kid"].as_str().expect("a text")
+    );
+    assert_eq!(world.azure.count(Endpoint::Keys), 1);
+}
+
+#[test]
+fn two_vaults_do_not_mix() {
+    let vault = |prefix: &str, name: &str| {
+        let mut vault = configuration(
+            &json!({ "vault_uri": format!("https://{name}.vault.azure.net") }),
+            &json!({}),
+        )["vaults"][0]
+            .clone();
+        vault["prefix"] = json!(prefix);
+        vault
+    };
+    let rules = json!({
+        "vaults": [vault("one", "first"), vault("two", "second")],
+        "request": { "resolve": { "headers": ["x-*"], "allow": ["*"] } },
+    });
+    let world = world(&json!({}), &rules);
+    for (vault, value) in [("first", "pl4nted-first"), ("second", "pl4nted-second")] {
+        world
+            .azure
+            .set_secret_in(vault, "same", &json!({ "value": value }));
+    }
+    let both = world.key("{vault://one/same} {vault://two/same} {vault://three/same}");
+    assert_eq!(both, "pl4nted-first pl4nted-second {vault://three/same}");
+    assert_eq!(
+        world.azure.count(Endpoint::Token),
+        1,
+        "one identity reads both"
+    );
+}
+
 #[test]
 fn a_value_that_would_split_the_request_is_never_sent() {
     let world = resolving(&json!({}));

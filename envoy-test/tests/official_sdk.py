@@ -10,6 +10,8 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.identity import ClientSecretCredential
+from azure.keyvault.certificates import CertificateClient
+from azure.keyvault.keys import KeyClient
 from azure.keyvault.secrets import SecretClient
 
 PORT, CA, TENANT, CLIENT, SECRET = sys.argv[1:6]
@@ -33,12 +35,12 @@ def raises(what, error, call):
     raise AssertionError(f"{what}: nothing was raised")
 
 
-def client(secret):
+def client(secret, kind=SecretClient):
     credential = ClientSecretCredential(
         TENANT, CLIENT, secret, authority=URL,
         disable_instance_discovery=True, connection_verify=CA,
     )
-    return SecretClient(
+    return kind(
         URL, credential, verify_challenge_resource=False,
         connection_verify=CA, retry_total=0,
     )
@@ -59,7 +61,7 @@ for n in range(3):
 versions = list(vault.list_properties_of_secret_versions("many", max_page_size=2))
 check("all pages of versions", len(versions) == 3)
 names = {p.name for p in vault.list_properties_of_secrets()}
-check("the list of secrets", names == {"db", "many"})
+check("the list of secrets", names == {"db", "many", "web"})
 raises("a missing secret", ResourceNotFoundError, lambda: vault.get_secret("nobody"))
 raises("a bad name", HttpResponseError, lambda: vault.get_secret("a_b"))
 
@@ -77,4 +79,9 @@ check("and comes back", vault.get_secret("db").value == "v2")
 
 error = raises("a wrong client secret", ClientAuthenticationError, lambda: client("wrong").get_secret("db"))
 check("is told as Entra ID does", "AADSTS7000215" in str(error))
+certificate = client(SECRET, CertificateClient).get_certificate("web")
+check("a certificate's DER", bytes(certificate.cer) == b"emulated der")
+key = client(SECRET, KeyClient).get_key("sign")
+check("a key's modulus", (key.key.kty, bytes(key.key.n)) == ("RSA", b"\x01\x02\x03"))
+raises("a missing key", ResourceNotFoundError, lambda: client(SECRET, KeyClient).get_key("nobody"))
 print(f"{checks} checks")

@@ -8,7 +8,7 @@ use envoy_test::envoy::workspace;
 use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT};
 
 /// What the script counts at its end.
-const CHECKS: &str = "18 checks";
+const CHECKS: &str = "21 checks";
 
 #[test]
 fn the_official_sdk_accepts_the_emulator() {
@@ -25,6 +25,11 @@ fn the_official_sdk_accepts_the_emulator() {
         client_id: CLIENT.to_owned(),
         client_secret: CLIENT_SECRET.to_owned(),
     });
+    azure.set_certificate("web", "ZW11bGF0ZWQgZGVy", "-----BEGIN PRIVATE KEY-----");
+    azure.set_key(
+        "sign",
+        &serde_json::json!({ "kty": "RSA", "n": "AQID", "e": "AQAB" }),
+    );
     let server = Server::start(&azure, Options::default()).expect("the emulator starts");
     let ca = tempfile::NamedTempFile::new().expect("a file for the CA");
     std::fs::write(ca.path(), server.ca_pem()).expect("the CA is written");

@@ -1,9 +1,11 @@
-//! Key Vault's data plane for secrets: `GET {vault}/secrets/{name}[/{version}]`
-//! (<https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret>). It knows no cache.
+//! Key Vault's data plane, as far as it is read: `GET {vault}/secrets/{name}[/{version}]`, and the same
+//! for `certificates` and `keys` (<https://learn.microsoft.com/rest/api/keyvault/>). It knows no cache.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::forms::Collection;
 use super::http::{Answer, HttpRequest, Response};
 use crate::config::Vault;
 use crate::failure::{Failure, Reason};
@@ -29,12 +31,13 @@ pub struct Secret {
 #[must_use]
 pub fn secret_request(
     vault: &Vault,
+    collection: Collection,
     name: &str,
     version: Option<&str>,
     token: &SecretValue,
     request_id: &str,
 ) -> HttpRequest {
-    let mut path = format!("/secrets/{name}");
+    let mut path = format!("/{}/{name}", collection.as_str());
     if let Some(version) = version {
         path.push('/');
         path.push_str(version);
@@ -64,6 +67,23 @@ pub fn secret_request(
 #[derive(Deserialize)]
 struct SecretBundle {
     value: Zeroizing<String>,
+    #[serde(default)]
+    attributes: Attributes,
+}
+
+/// <https://learn.microsoft.com/rest/api/keyvault/certificates/get-certificate>
+#[derive(Deserialize)]
+struct CertificateBundle {
+    cer: String,
+    #[serde(default)]
+    attributes: Attributes,
+}
+
+/// <https://learn.microsoft.com/rest/api/keyvault/keys/get-key>
+#[derive(Deserialize)]
+struct KeyBundle<'a> {
+    #[serde(borrow)]
+    key: &'a RawValue,
     #[serde(default)]
     attributes: Attributes,
 }
@@ -108,7 +128,12 @@ pub enum Refusal {
 ///
 /// # Errors
 /// What Key Vault, or the way there, said instead of a secret.
-pub fn read_secret(vault: &Vault, answer: &Answer, now: Timestamp) -> Result<Secret, Refusal> {
+pub fn read_secret(
+    vault: &Vault,
+    collection: Collection,
+    answer: &Answer,
+    now: Timestamp,
+) -> Result<Secret, Refusal> {
     let response = match answer {
         Answer::Response(response) => response,
         Answer::Failed(failure) => return Err(Refusal::Other(failure.explain(&vault.cluster))),
@@ -116,21 +141,45 @@ pub fn read_secret(vault: &Vault, answer: &Answer, now: Timestamp) -> Result<Sec
     if response.status != 200 {
         return Err(refused(response));
     }
-    let bundle: SecretBundle = serde_json::from_slice(&response.body).map_err(|_| {
-        let detail = "Key Vault's answer is not the JSON of a secret";
+    let (value, attributes) = read_bundle(collection, &response.body).map_err(|_| {
+        let detail = format!(
+            "Key Vault's answer is not the JSON that /{} has",
+            collection.as_str()
+        );
         Refusal::Other(Failure::new(Reason::BadAnswer, detail))
     })?;
-    usable(bundle, now).map_err(Refusal::Other)
+    usable(value, &attributes, now).map_err(Refusal::Other)
 }
 
-fn usable(bundle: SecretBundle, now: Timestamp) -> Result<Secret, Failure> {
+/// An object's text: a secret's value, a certificate as DER in base64, a public key as JWK.
+fn read_bundle(
+    collection: Collection,
+    body: &[u8],
+) -> serde_json::Result<(SecretValue, Attributes)> {
+    Ok(match collection {
+        Collection::Secrets => {
+            let bundle: SecretBundle = serde_json::from_slice(body)?;
+            (SecretValue::new(bundle.value.as_bytes()), bundle.attributes)
+        }
+        Collection::Certificates => {
+            let bundle: CertificateBundle = serde_json::from_slice(body)?;
+            (SecretValue::new(bundle.cer), bundle.attributes)
+        }
+        Collection::Keys => {
+            let bundle: KeyBundle<'_> = serde_json::from_slice(body)?;
+            (SecretValue::new(bundle.key.get()), bundle.attributes)
+        }
+    })
+}
+
+fn usable(value: SecretValue, attributes: &Attributes, now: Timestamp) -> Result<Secret, Failure> {
     let at = |seconds: u64| Timestamp(seconds.saturating_mul(1000));
     let secret = Secret {
-        value: SecretValue::new(bundle.value.as_bytes().to_vec()),
-        expires_at: bundle.attributes.exp.map(at),
-        not_before: bundle.attributes.nbf.map(at),
+        value,
+        expires_at: attributes.exp.map(at),
+        not_before: attributes.nbf.map(at),
     };
-    if bundle.attributes.enabled == Some(false) {
+    if attributes.enabled == Some(false) {
         return Err(Failure::new(
             Reason::Disabled,
             "the secret is disabled; enable it or take another version",
@@ -247,6 +296,7 @@ mod tests {
         let token = SecretValue::new(b"tok".to_vec());
         let request = secret_request(
             &vault(),
+            Collection::Secrets,
             "db",
             Some("0123456789abcdef0123456789abcdef"),
             &token,
@@ -264,10 +314,21 @@ mod tests {
     #[test]
     fn a_secret_with_its_dates() {
         let body = r#"{"value":"v\u00e9\n","id":"https://x","attributes":{"enabled":true,"exp":200,"nbf":50,"created":1},"tags":{}}"#;
-        let secret = read_secret(&vault(), &answer(200, body), Timestamp(100_000)).unwrap();
+        let secret = read_secret(
+            &vault(),
+            Collection::Secrets,
+            &answer(200, body),
+            Timestamp(100_000),
+        )
+        .unwrap();
         assert_eq!(secret.value.expose(), "vé\n".as_bytes());
         assert_eq!(secret.expires_at, Some(Timestamp(200_000)));
-        let reason = |now| match read_secret(&vault(), &answer(200, body), Timestamp(now)) {
+        let reason = |now| match read_secret(
+            &vault(),
+            Collection::Secrets,
+            &answer(200, body),
+            Timestamp(now),
+        ) {
             Err(Refusal::Other(failure)) => failure.reason,
             other => panic!("{other:?}"),
         };
@@ -298,7 +359,12 @@ mod tests {
             (200, r#"{"value":1}"#.into(), Reason::BadAnswer),
             (302, String::new(), Reason::BadAnswer),
         ] {
-            match read_secret(&vault(), &answer(status, &body), Timestamp(0)) {
+            match read_secret(
+                &vault(),
+                Collection::Secrets,
+                &answer(status, &body),
+                Timestamp(0),
+            ) {
                 Err(Refusal::Other(failure)) => {
                     assert_eq!(failure.reason, reason, "{status} {body}");
                     if status == 429 {
@@ -308,7 +374,12 @@ mod tests {
                 other => panic!("{status} {body}: {other:?}"),
             }
         }
-        let answer = read_secret(&vault(), &answer(401, ""), Timestamp(0));
+        let answer = read_secret(
+            &vault(),
+            Collection::Secrets,
+            &answer(401, ""),
+            Timestamp(0),
+        );
         assert!(matches!(answer, Err(Refusal::Token(_))));
     }
 }

@@ -92,6 +92,7 @@ fn the_oldest_of_the_clients_secrets_makes_room() {
     let mut slots = Slots::default();
     let key = |n: usize| SecretKey {
         vault: 0,
+        collection: Collection::Secrets,
         name: format!("s{n}"),
         version: None,
     };
@@ -113,7 +114,7 @@ fn any_record() -> impl Strategy<Value = Record> {
         proptest::option::of(any::<u32>()),
         proptest::collection::vec(any::<u8>(), 0..40),
     );
-    let failed = (any::<u32>(), any::<u32>(), 0u8..16, any::<u32>());
+    let failed = (any::<u32>(), any::<u32>(), 0u8..17, any::<u32>());
     (proptest::option::of(found), proptest::option::of(failed)).prop_map(|(found, failed)| Record {
         found: found.map(|(at, exp, value)| Found {
             fetched_at: Timestamp(at.into()),

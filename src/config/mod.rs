@@ -10,8 +10,10 @@ pub use reader::Problem;
 pub use uri::HttpsUri;
 
 use self::reader::{Fields, Problems};
+use crate::azure::forms::Kind;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, Policy};
+use crate::reference::Reference;
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::Span;
@@ -48,6 +50,8 @@ pub struct Vault {
     pub cluster: String,
     /// The identity that reads this vault.
     pub identity: Identity,
+    /// What its references are to.
+    pub kind: Kind,
     /// How long one call may take.
     pub timeout: Span,
     /// How long its secrets live in the cache.
@@ -141,11 +145,10 @@ impl Config {
 
 fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems) -> Option<Config> {
     let mut root = Fields::of(value, String::new(), problems)?;
-    let vaults = read_vaults(&mut root, env, problems);
-    let prefixes: Vec<&str> = vaults.iter().map(|v| v.prefix.as_str()).collect();
+    let known = Known(read_vaults(&mut root, env, problems));
     let request = root
         .object("request")
-        .map(|r| read_request(r, &prefixes, problems));
+        .map(|r| read_request(r, &known, problems));
     root.not_yet("response");
     let on_error = root.choice(
         "on_error",
@@ -158,7 +161,7 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
     let shared_data = root.boolean("shared_data");
     root.done();
     Some(Config {
-        vaults,
+        vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
         request: request.unwrap_or_default(),
         on_error: on_error.unwrap_or_default(),
         shared_data,
@@ -169,7 +172,7 @@ fn read_vaults(
     root: &mut Fields<'_>,
     env: &dyn Fn(&str) -> Option<String>,
     problems: &Problems,
-) -> Vec<Vault> {
+) -> Vec<(String, Option<Vault>)> {
     let entities = root.list("vaults").unwrap_or_default();
     if entities.is_empty() {
         // As in Kong: the environment alone makes a vault.
@@ -179,21 +182,51 @@ fn read_vaults(
             problems,
         );
         let vault = config.and_then(|config| read_vault_config(config, "azure".into(), env));
-        return vault.into_iter().collect();
+        return vec![("azure".into(), vault)];
     }
-    let mut vaults: Vec<Vault> = Vec::with_capacity(entities.len());
+    let mut vaults: Vec<(String, Option<Vault>)> = Vec::with_capacity(entities.len());
     for (index, entity) in entities.into_iter().enumerate() {
         let path = format!("vaults[{index}]");
-        let Some(vault) = read_entity(entity, &path, env, problems) else {
+        let Some((prefix, vault)) = read_entity(entity, &path, env, problems) else {
             continue;
         };
-        if vaults.iter().any(|other| other.prefix == vault.prefix) {
-            let message = format!("{:?} is already taken by another vault", vault.prefix);
+        if vaults.iter().any(|(other, _)| *other == prefix) {
+            let message = format!("{prefix:?} is already taken by another vault");
             problems.add(format!("{path}.prefix"), message);
         }
-        vaults.push(vault);
+        vaults.push((prefix, vault));
     }
     vaults
+}
+
+/// The vaults by their prefixes; one that could not be read is still known by its name.
+struct Known(Vec<(String, Option<Vault>)>);
+
+impl Known {
+    fn has(&self, prefix: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == prefix)
+    }
+
+    fn unknown(&self, prefix: &str) -> String {
+        let names: Vec<&str> = self.0.iter().map(|(known, _)| known.as_str()).collect();
+        let names = names.join(", ");
+        format!("names the vault {prefix:?}, which is not configured; there are {names}")
+    }
+
+    /// Why this reference cannot be resolved whatever the vault answers.
+    fn problem_of(&self, reference: &Reference) -> Option<String> {
+        let found = self.0.iter().find(|(known, _)| *known == reference.vault);
+        let Some((_, vault)) = found else {
+            return Some(self.unknown(&reference.vault));
+        };
+        let refused = vault
+            .as_ref()
+            .is_some_and(|v| v.kind.locate(&reference.keys).is_none());
+        refused.then(|| {
+            let keys = reference.keys.join("/");
+            format!("asks for {keys:?}, which certificates do not have; they have certificate, der, private_key and pkcs12")
+        })
+    }
 }
 
 /// Kong's vault entity (`kong/db/schema/entities/vaults.lua`).
@@ -202,7 +235,7 @@ fn read_entity(
     path: &str,
     env: &dyn Fn(&str) -> Option<String>,
     problems: &Problems,
-) -> Option<Vault> {
+) -> Option<(String, Option<Vault>)> {
     let mut fields = Fields::of(entity, path.to_owned(), problems)?;
     let name = fields.text("name");
     if name.as_deref().is_some_and(|name| name != "azure") {
@@ -226,8 +259,13 @@ fn read_entity(
         let empty = Value::Object(serde_json::Map::new());
         Fields::of(empty, format!("{path}.config"), problems)
     });
+    if prefix.is_none() {
+        fields.problem("prefix", "is missing: it is the name that references use");
+    }
+    let prefix = prefix.unwrap_or_default();
     fields.done();
-    read_vault_config(config?, prefix.unwrap_or_else(|| "azure".into()), env)
+    let vault = config.and_then(|config| read_vault_config(config, prefix.clone(), env));
+    Some((prefix, vault))
 }
 
 /// Kong's pattern, `^[a-z][a-z%d-]-[a-z%d]+$` in its Lua form: at least two characters.
@@ -279,6 +317,19 @@ impl Settings<'_, '_> {
         seconds.map(Span::from_seconds)
     }
 
+    fn kind(&mut self) -> Kind {
+        match self.text("type").as_deref() {
+            None | Some("secrets") => Kind::Secrets,
+            Some("certificates") => Kind::Certificates,
+            Some("keys") => Kind::Keys,
+            Some(other) => {
+                let message = format!("must be secrets, certificates or keys, not {other:?}");
+                self.fields.problem("type", message);
+                Kind::Secrets
+            }
+        }
+    }
+
     fn uri(&mut self, name: &'static str, text: Option<String>) -> Option<HttpsUri> {
         match HttpsUri::parse(&text?) {
             Ok(uri) => Some(uri),
@@ -296,10 +347,7 @@ fn read_vault_config(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Vault> {
     let mut settings = Settings { fields, env };
-    if let Some(kind) = settings.text("type").filter(|kind| kind != "secrets") {
-        let message = format!("must be secrets in this version, not {kind:?}");
-        settings.fields.problem("type", message);
-    }
+    let kind = settings.kind();
     settings.text("location");
     let uri = settings.required("vault_uri");
     let uri = settings.uri("vault_uri", uri);
@@ -338,6 +386,7 @@ fn read_vault_config(
         cluster: cluster.unwrap_or_else(|| uri.upstream()),
         prefix,
         uri,
+        kind,
         identity: identity?,
         timeout: Span::from_seconds(timeout / 1000.0),
         cache,
@@ -391,13 +440,13 @@ fn is_tenant(tenant: &str) -> bool {
         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
-fn read_request(mut fields: Fields<'_>, prefixes: &[&str], problems: &Problems) -> Request {
+fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> Request {
     let mut request = Request::default();
     if let Some(mut set) = fields.object("set") {
         let path = set.path("headers");
         for (name, text) in set.map_of_texts("headers") {
             let template =
-                read_set_header(&name, &text, prefixes, &format!("{path}.{name}"), problems);
+                read_set_header(&name, &text, known, &format!("{path}.{name}"), problems);
             request
                 .set_headers
                 .extend(template.map(|t| (name.to_ascii_lowercase(), t)));
@@ -406,7 +455,7 @@ fn read_request(mut fields: Fields<'_>, prefixes: &[&str], problems: &Problems) 
         set.done();
     }
     if let Some(mut resolve) = fields.object("resolve") {
-        read_resolve(&mut resolve, prefixes, problems, &mut request);
+        read_resolve(&mut resolve, known, problems, &mut request);
         resolve.done();
     }
     fields.done();
@@ -416,7 +465,7 @@ fn read_request(mut fields: Fields<'_>, prefixes: &[&str], problems: &Problems) 
 fn read_set_header(
     name: &str,
     text: &str,
-    prefixes: &[&str],
+    known: &Known,
     path: &str,
     problems: &Problems,
 ) -> Option<Template> {
@@ -432,26 +481,21 @@ fn read_set_header(
         return None;
     }
     let template = Template::parse(text.as_bytes());
-    let before = problems_of(&template, prefixes);
+    let before = problems_of(&template, known);
     for message in &before {
         problems.add(path, message);
     }
     before.is_empty().then_some(template)
 }
 
-fn problems_of(template: &Template, prefixes: &[&str]) -> Vec<String> {
+fn problems_of(template: &Template, known: &Known) -> Vec<String> {
     let references = template.parts.iter().filter_map(|part| match part {
         Part::Reference { parsed, .. } => Some(parsed),
         Part::Literal(_) => None,
     });
     references
         .filter_map(|parsed| match parsed {
-            Ok(reference) if prefixes.contains(&reference.vault.as_str()) => None,
-            Ok(reference) => Some(format!(
-                "names the vault {:?}, which is not configured; there are {}",
-                reference.vault,
-                prefixes.join(", ")
-            )),
+            Ok(reference) => known.problem_of(reference),
             Err(error) => Some(format!("holds a reference that cannot be read: {error}")),
         })
         .collect()
@@ -459,7 +503,7 @@ fn problems_of(template: &Template, prefixes: &[&str]) -> Vec<String> {
 
 fn read_resolve(
     resolve: &mut Fields<'_>,
-    prefixes: &[&str],
+    known: &Known,
     problems: &Problems,
     request: &mut Request,
 ) {
@@ -484,17 +528,10 @@ fn read_resolve(
         .enumerate()
     {
         match Allowed::parse(text) {
-            Ok(pattern) if pattern.vault().contains('*') || prefixes.contains(&pattern.vault()) => {
+            Ok(pattern) if pattern.vault().contains('*') || known.has(pattern.vault()) => {
                 allowed.push(pattern);
             }
-            Ok(pattern) => problems.add(
-                format!("{path}[{index}]"),
-                format!(
-                    "names the vault {:?}, which is not configured; there are {}",
-                    pattern.vault(),
-                    prefixes.join(", ")
-                ),
-            ),
+            Ok(pattern) => problems.add(format!("{path}[{index}]"), known.unknown(pattern.vault())),
             Err(message) => problems.add(format!("{path}[{index}]"), message),
         }
     }

@@ -87,15 +87,18 @@ fn clients_want(config: &Config, reference: &Reference) -> Option<Want> {
 fn want(config: &Config, reference: &Reference) -> Option<Want> {
     let at = config.vault_index(&reference.vault)?;
     let vault = config.vaults.get(at)?;
+    let (collection, form) = vault.kind.locate(&reference.keys)?;
     let rules: CacheRules = vault.cache;
     Some(Want {
         key: SecretKey {
             vault: at,
+            collection,
             name: reference.secret.folded().to_owned(),
             version: reference.version.as_ref().map(|v| v.as_str().to_owned()),
         },
         view: View {
-            keys: reference.keys.clone(),
+            form,
+            keys: vault.kind.keys_in_text(&reference.keys).to_vec(),
             base64: reference
                 .options
                 .base64_decode

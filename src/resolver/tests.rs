@@ -125,6 +125,7 @@ fn resolver(ttl: u64, neg_ttl: u64) -> (Resolver, Want) {
     let want = Want {
         key: SecretKey {
             vault: 0,
+            collection: forms::Collection::Secrets,
             name: "db".into(),
             version: None,
         },

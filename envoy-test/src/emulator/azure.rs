@@ -19,6 +19,10 @@ pub enum Endpoint {
     Token,
     /// Key Vault's secrets.
     Secrets,
+    /// Key Vault's certificates.
+    Certificates,
+    /// Key Vault's keys.
+    Keys,
     /// Managed identity.
     ManagedIdentity,
     /// Discovery documents and whatever is unknown.
@@ -75,6 +79,8 @@ struct State {
     tokens: BTreeMap<String, IssuedToken>,
     token_life: Option<u64>,
     vaults: BTreeMap<String, Vault>,
+    /// Certificates and keys by their paths, as they are answered; read only.
+    objects: BTreeMap<String, Value>,
     denied: Vec<String>,
     faults: Faults,
     log: Vec<CallRecord>,
@@ -138,6 +144,49 @@ impl Azure {
         let version = state.new_id();
         let vault = state.vaults.entry(vault.to_owned()).or_default();
         vault.set("https://emulator", name, body, version, now());
+    }
+
+    /// Puts a certificate there: its public side as DER in base64, and the secret of the same name, in
+    /// PEM or as PKCS#12 in base64.
+    pub fn set_certificate(&self, name: &str, cer: &str, secret: &str) {
+        let pem = secret.starts_with("-----BEGIN");
+        let content_type = if pem {
+            "application/x-pem-file"
+        } else {
+            "application/x-pkcs12"
+        };
+        self.set_secret_in(
+            "default",
+            name,
+            &json!({ "value": secret, "contentType": content_type }),
+        );
+        let id = self.state().new_id();
+        let base = "https://emulator";
+        let certificate = json!({
+            "id": format!("{base}/certificates/{name}/{id}"),
+            "kid": format!("{base}/keys/{name}/{id}"),
+            "sid": format!("{base}/secrets/{name}/{id}"),
+            "x5t": "fLi3U52HunIVNXubkEnf8tP6Wbo",
+            "cer": cer,
+            "attributes": attributes(),
+            "policy": { "id": format!("{base}/certificates/{name}/policy"),
+                "secret_props": { "contentType": content_type } },
+        });
+        self.state().objects.insert(
+            format!("certificates/{}", name.to_ascii_lowercase()),
+            certificate,
+        );
+    }
+
+    /// Puts a key there: the public part as a JWK.
+    pub fn set_key(&self, name: &str, jwk: &Value) {
+        let id = self.state().new_id();
+        let mut key = jwk.clone();
+        key["kid"] = json!(format!("https://emulator/keys/{name}/{id}"));
+        let bundle = json!({ "key": key, "attributes": attributes() });
+        self.state()
+            .objects
+            .insert(format!("keys/{}", name.to_ascii_lowercase()), bundle);
     }
 
     /// Changes attributes of a secret's current version in the vault `default`.
@@ -268,7 +317,10 @@ impl Azure {
         );
         insert(&mut headers, "cache-control", "no-cache");
         insert(&mut headers, "x-ms-request-id", &request_id);
-        if endpoint == Endpoint::Secrets {
+        if matches!(
+            endpoint,
+            Endpoint::Secrets | Endpoint::Certificates | Endpoint::Keys
+        ) {
             insert(&mut headers, "x-ms-keyvault-region", "eastus");
             insert(&mut headers, "x-ms-keyvault-service-version", "1.9.395.1");
             insert(
@@ -293,6 +345,10 @@ fn endpoint_of(path: &str) -> Endpoint {
         Endpoint::Token
     } else if path.starts_with("/secrets") || path.starts_with("/deletedsecrets") {
         Endpoint::Secrets
+    } else if path.starts_with("/certificates") {
+        Endpoint::Certificates
+    } else if path.starts_with("/keys") {
+        Endpoint::Keys
     } else if path.starts_with("/metadata/identity/") || path == "/msi/token" {
         Endpoint::ManagedIdentity
     } else {
@@ -305,6 +361,10 @@ fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs()
+}
+
+fn attributes() -> Value {
+    json!({ "enabled": true, "created": now(), "updated": now(), "recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90 })
 }
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
@@ -383,6 +443,7 @@ impl State {
         match endpoint {
             Endpoint::Token => self.token(request),
             Endpoint::Secrets => self.secrets(request, headers),
+            Endpoint::Certificates | Endpoint::Keys => self.object(request, headers),
             Endpoint::ManagedIdentity => self.managed_identity(request),
             Endpoint::Other => discovery(request),
         }
@@ -531,6 +592,54 @@ impl State {
             format!("Bearer authorization=\"https://{host}/{tenant}\", resource=\"{RESOURCE}\"");
         insert(headers, "www-authenticate", &challenge);
         Some(error(401, "Unauthorized", message, None))
+    }
+
+    /// A certificate or a key; there is one version of each.
+    fn object(&self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Answer {
+        if let Some(answer) = self.unauthorized(request, headers) {
+            return answer;
+        }
+        if !query(request).contains_key("api-version") {
+            return error(
+                400,
+                "BadParameter",
+                "The api-version query parameter is required",
+                None,
+            );
+        }
+        let path: Vec<&str> = request
+            .uri()
+            .path()
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .collect();
+        let name = path
+            .get(..2)
+            .unwrap_or_default()
+            .join("/")
+            .to_ascii_lowercase();
+        match self.objects.get(&name) {
+            Some(object) if request.method() == Method::GET => (200, object.clone()),
+            Some(_) => error(
+                400,
+                "BadParameter",
+                "The request URI or method is not supported",
+                None,
+            ),
+            None => {
+                let code = if name.starts_with("keys") {
+                    "KeyNotFound"
+                } else {
+                    "CertificateNotFound"
+                };
+                error(
+                    404,
+                    code,
+                    &format!("{name} was not found in this key vault."),
+                    None,
+                )
+            }
+        }
     }
 
     fn secrets(&mut self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Answer {
