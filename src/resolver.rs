@@ -127,6 +127,17 @@ pub enum Answered {
     Unknown,
 }
 
+/// What a look into shared data gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adopted {
+    /// All that is wanted: a value that lives on, or a failure.
+    Answer,
+    /// A value that may be served while it is renewed.
+    Usable,
+    /// Nothing that helps.
+    Nothing,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Following { until: Timestamp },
@@ -363,6 +374,9 @@ impl Resolver {
         let key = (lane, Subject::Secret(at));
         if let Some(flight) = self.flights.get_mut(&key) {
             flight.waiters.extend(waiter);
+            if matches!(flight.stage, Stage::Following { .. }) {
+                self.advance_secret(lane, at, now, todo);
+            }
             return;
         }
         let mut flight = Flight::new(Stage::Following { until: now.time }, now.time);
@@ -380,8 +394,11 @@ impl Resolver {
         else {
             return;
         };
-        if self.adopt_shared(at, started, now) {
-            return self.finish_secret(lane, at, todo);
+        match self.adopt_shared(at, started, now) {
+            Adopted::Answer => return self.finish_secret(lane, at, todo),
+            // Nobody has to wait for a renewal.
+            Adopted::Usable => self.wake_waiters(lane, at, todo),
+            Adopted::Nothing => {}
         }
         let Some(slot) = self.slots.get_mut(at) else {
             return;
@@ -406,21 +423,38 @@ impl Resolver {
         }
     }
 
-    /// Takes over what shared data knows of this secret; whether that answers the flight.
-    fn adopt_shared(&mut self, at: usize, started: Timestamp, now: &Now<'_>) -> bool {
+    /// Takes over what shared data knows of this secret.
+    fn adopt_shared(&mut self, at: usize, started: Timestamp, now: &Now<'_>) -> Adopted {
+        self.merge_shared(at, now);
         let Some(slot) = self.slots.get_mut(at) else {
-            return false;
+            return Adopted::Nothing;
+        };
+        let life = |found: &Found| found.life(&slot.rules, now.time);
+        let life = slot.record.found.as_ref().map_or(Life::Over, life);
+        let failed = slot.record.failed;
+        if failed.is_some_and(|f| f.until > now.time || f.at > started)
+            || (life == Life::Fresh && slot.renew_at > now.time)
+        {
+            Adopted::Answer
+        } else if matches!(life, Life::Fresh | Life::Stale) {
+            Adopted::Usable
+        } else {
+            Adopted::Nothing
+        }
+    }
+
+    /// Takes over from shared data what it knows better.
+    fn merge_shared(&mut self, at: usize, now: &Now<'_>) {
+        let Some(slot) = self.slots.get_mut(at) else {
+            return;
         };
         let Some(vault) = self.config.vaults.get(slot.key.vault) else {
-            return false;
+            return;
         };
         let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
-        let Some(shared) = now
-            .shared
-            .read(&name)
-            .and_then(|(e, _)| Record::unpack(&name, &e))
-        else {
-            return false;
+        let entry = now.shared.read(&name);
+        let Some(shared) = entry.and_then(|(e, _)| Record::unpack(&name, &e)) else {
+            return;
         };
         if slot.record.merge(shared)
             && let Some(found) = &slot.record.found
@@ -428,11 +462,12 @@ impl Resolver {
             slot.renewed(renewal(found.fetched_at, &slot.rules, (now.random)()));
             self.epoch += 1;
         }
-        let fresh = slot.record.found.as_ref().is_some_and(|found| {
-            found.life(&slot.rules, now.time) == Life::Fresh && slot.renew_at > now.time
-        });
-        let failed = slot.record.failed;
-        fresh || failed.is_some_and(|f| f.until > now.time || f.at > started)
+    }
+
+    fn wake_waiters(&mut self, lane: Lane, at: usize, todo: &mut Todo) {
+        if let Some(flight) = self.flights.get_mut(&(lane, Subject::Secret(at))) {
+            todo.woken.append(&mut flight.waiters);
+        }
     }
 
     fn call_secret(&mut self, lane: Lane, at: usize, now: &Now<'_>, todo: &mut Todo) {
@@ -762,9 +797,11 @@ impl Resolver {
             .record
             .failed
             .map_or(1, |f| f.attempts.saturating_add(1));
+        let usable = |found: &Found| found.life(&slot.rules, now.time) != Life::Over;
+        let usable = slot.record.found.as_ref().is_some_and(usable);
         let hold = match failure.reason {
             Reason::NotFound | Reason::Disabled | Reason::Expired | Reason::NotYetValid
-                if slot.record.found.is_none() =>
+                if !usable =>
             {
                 slot.rules.neg_ttl
             }
@@ -791,7 +828,7 @@ impl Resolver {
                     slot.key.collection.as_str().trim_end_matches('s'),
                     slot.key.name,
                     failure.reason.as_str(),
-                    slot.record.found.is_some(),
+                    usable,
                     hold.ceil_seconds(),
                     failure.detail
                 ),
@@ -803,6 +840,8 @@ impl Resolver {
 
     /// Writes what is known to shared data and ends the lease.
     fn publish(&mut self, lane: Lane, at: usize, now: &Now<'_>) {
+        // Another worker may have written while our call was under way: the newest value stays.
+        self.merge_shared(at, now);
         let Some(slot) = self.slots.get_mut(at) else {
             return;
         };
@@ -964,5 +1003,7 @@ fn unpack_lease(name: &str, entry: &[u8]) -> Option<Timestamp> {
     Unpacker::new(name, entry)?.number().map(Timestamp)
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

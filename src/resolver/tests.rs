@@ -12,7 +12,7 @@ type Entries = RefCell<HashMap<String, (Vec<u8>, u32)>>;
 
 /// Shared data as both hosts have it, reduced to create and compare-and-swap.
 #[derive(Default)]
-struct Store(Entries);
+pub(super) struct Store(Entries);
 
 impl Shared for Store {
     fn read(&self, key: &str) -> Option<(Zeroizing<Vec<u8>>, u32)> {
@@ -117,9 +117,13 @@ impl<'s> World<'s> {
 }
 
 fn resolver(ttl: u64, neg_ttl: u64) -> (Resolver, Want) {
+    resolver_with(ttl, neg_ttl, 100)
+}
+
+pub(super) fn resolver_with(ttl: u64, neg_ttl: u64, resurrect_ttl: u64) -> (Resolver, Want) {
     let json = format!(
         r#"{{"vaults":[{{"name":"azure","prefix":"azure","config":{{"vault_uri":"https://v.vault.azure.net",
-        "tenant_id":"t","client_id":"c","client_secret":"s","ttl":{ttl},"neg_ttl":{neg_ttl},"resurrect_ttl":100}}}}]}}"#
+        "tenant_id":"t","client_id":"c","client_secret":"s","ttl":{ttl},"neg_ttl":{neg_ttl},"resurrect_ttl":{resurrect_ttl}}}}}]}}"#
     );
     let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
     let want = Want {
@@ -164,14 +168,20 @@ fn many_waiters_make_one_call_for_the_token_and_one_for_the_secret() {
 fn requests_with_lanes_of_their_own_call_for_themselves() {
     let world = World::new(&NoStore);
     let (mut resolver, want) = resolver(60, 0);
-    for waiter in 1..=2 {
+    let mut fetch = |waiter| {
         let lane = Lane::Request(waiter);
-        let (todo, ()) = world.at(|now, todo| resolver.fetch(&want, lane, waiter, now, todo));
-        assert_eq!(todo.calls.len(), 1);
-        let todo = world.token(&mut resolver, &todo.calls[0]);
+        world
+            .at(|now, todo| resolver.fetch(&want, lane, waiter, now, todo))
+            .0
+    };
+    let calls: Vec<Call> = (1..=2).flat_map(|waiter| fetch(waiter).calls).collect();
+    let lanes: Vec<Lane> = calls.iter().map(|call| call.lane).collect();
+    assert_eq!(lanes, [Lane::Request(1), Lane::Request(2)]);
+    for (call, waiter) in calls.iter().zip(1..) {
+        let todo = world.token(&mut resolver, call);
+        assert_eq!(todo.calls[0].lane, Lane::Request(waiter));
         let todo = world.value(&mut resolver, &todo.calls[0], "v1");
         assert_eq!(todo.woken, [waiter]);
-        resolver.tokens[0].token = None;
     }
 }
 
