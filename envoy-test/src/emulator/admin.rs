@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 
 use super::azure::{Azure, Endpoint};
 use super::faults::{Cut, Fault};
+use super::vault::is_name;
 
 /// What the admin API can do, as it tells whoever asks for something else.
 const HELP: &str = "PUT /admin/secrets/NAME with the value as body; DELETE /admin/secrets/NAME; \
-    PATCH /admin/secrets/NAME with Key Vault's JSON; PUT /admin/client-secret/CLIENT_ID with the secret; \
-    POST /admin/revoke-tokens; POST /admin/faults with {\"endpoint\":\"token|secrets|managed_identity\", \
-    \"times\":N, and one of \"status\":N, \"delay_ms\":N, \"throttle\":\"RETRY-AFTER\", \"body\":\"TEXT\", \
+    PATCH /admin/secrets/NAME with Key Vault's JSON; \
+    PUT /admin/vaults/VAULT/secrets/NAME with the value as body; \
+    PUT /admin/latency/ENDPOINT with milliseconds as body; PUT /admin/client-secret/CLIENT_ID with the secret; \
+    POST /admin/revoke-tokens; POST /admin/faults with {\"endpoint\":\"token|secrets|certificates|keys|managed_identity\", \
+    \"times\":N, and one of \"status\":N, \"delay_ms\":N, \"throttle\":\"RETRY-AFTER\", \"body\":\"TEXT\" (with \"status\" and \"headers\":{} too), \
     \"cut\":\"before_answer|in_body\"}; DELETE /admin/faults; GET /admin/calls; DELETE /admin/calls";
 
 /// Answers an admin request.
@@ -28,10 +31,26 @@ pub(super) fn answer(azure: &Azure, request: &Request<Bytes>) -> Response<String
     let text = String::from_utf8_lossy(request.body()).into_owned();
     let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
     let done = match (request.method().as_str(), path.as_slice()) {
-        ("PUT", ["secrets", name]) => {
+        ("PUT", ["secrets", name]) if is_name(name) => {
             azure.set_secret(name, &text);
             json!({})
         }
+        ("PUT", ["vaults", vault, "secrets", name]) if is_name(name) => {
+            azure.set_secret_in(vault, name, &json!({ "value": text }));
+            json!({})
+        }
+        ("PUT", ["secrets", _] | ["vaults", _, "secrets", _]) => {
+            let why =
+                json!({ "error": "Key Vault's names have 1 to 127 letters, digits and hyphens" });
+            return reply(StatusCode::BAD_REQUEST, &why);
+        }
+        ("PUT", ["latency", endpoint]) => match (endpoint_named(endpoint), text.trim().parse()) {
+            (Some(endpoint), Ok(span)) => {
+                azure.set_latency(endpoint, Duration::from_millis(span));
+                json!({})
+            }
+            _ => return reply(StatusCode::BAD_REQUEST, &json!({ "error": HELP })),
+        },
         ("PATCH", ["secrets", name]) => {
             azure.update_secret(name, &body);
             json!({})
@@ -52,7 +71,7 @@ pub(super) fn answer(azure: &Azure, request: &Request<Bytes>) -> Response<String
             Some((endpoint, fault)) => {
                 match body["times"].as_u64().and_then(|n| u32::try_from(n).ok()) {
                     Some(times) => azure.fail_times(endpoint, fault, times),
-                    None => azure.fail(endpoint, fault),
+                    None => drop(azure.fail(endpoint, fault)),
                 }
                 json!({})
             }
@@ -78,15 +97,37 @@ fn reply(status: StatusCode, body: &Value) -> Response<String> {
     response
 }
 
+fn endpoint_named(name: &str) -> Option<Endpoint> {
+    match name {
+        "token" => Some(Endpoint::Token),
+        "secrets" => Some(Endpoint::Secrets),
+        "certificates" => Some(Endpoint::Certificates),
+        "keys" => Some(Endpoint::Keys),
+        "managed_identity" => Some(Endpoint::ManagedIdentity),
+        _ => None,
+    }
+}
+
+/// `status` with `body`: a whole answer, with its headers.
+fn whole_answer(body: &Value) -> Option<Fault> {
+    let headers = body["headers"].as_object();
+    let headers = headers.into_iter().flatten();
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned);
+    Some(Fault::Answer {
+        status: u16::try_from(body["status"].as_u64()?)
+            .ok()
+            .filter(|s| (200..600).contains(s))?,
+        headers: headers.map(|(n, v)| (n.clone(), text(v))).collect(),
+        body: body["body"].as_str()?.to_owned(),
+    })
+}
+
 fn fault(body: &Value) -> Option<(Endpoint, Fault)> {
-    let endpoint = match body["endpoint"].as_str()? {
-        "token" => Endpoint::Token,
-        "secrets" => Endpoint::Secrets,
-        "managed_identity" => Endpoint::ManagedIdentity,
-        _ => return None,
-    };
+    let endpoint = endpoint_named(body["endpoint"].as_str()?)?;
     let text = |name: &str| body[name].as_str().map(ToOwned::to_owned);
-    let fault = if let Some(status) = body["status"].as_u64() {
+    let fault = if let Some(fault) = whole_answer(body) {
+        fault
+    } else if let Some(status) = body["status"].as_u64() {
         Fault::Status(
             u16::try_from(status)
                 .ok()
@@ -118,6 +159,7 @@ fn calls(azure: &Azure) -> Value {
         "token": azure.count(Endpoint::Token),
         "secrets": azure.count(Endpoint::Secrets),
         "managed_identity": azure.count(Endpoint::ManagedIdentity),
+        "by_secret": azure.counts().by_secret,
         "log": log,
     })
 }

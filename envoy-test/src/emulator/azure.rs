@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::{Value, json};
 
-use super::faults::{Cut, Fault, Faults};
-use super::vault::{Answer, Vault, error};
+use super::faults::{Cut, Failing, Fault, Faults};
+use super::policy::{Access, Denial};
+use super::vault::{Answer, Vault, error, is_name};
 
 /// The kinds of endpoints, for counting and for faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,27 @@ pub struct CallRecord {
     pub user_agent: String,
     /// Whether it had a client's request id.
     pub has_request_id: bool,
+    /// Whether it had a bearer token.
+    pub has_bearer: bool,
+}
+
+/// How many calls each kind of endpoint got since the last reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entra ID's token endpoint.
+    pub token: usize,
+    /// Key Vault's secrets.
+    pub secrets: usize,
+    /// Key Vault's certificates.
+    pub certificates: usize,
+    /// Key Vault's keys.
+    pub keys: usize,
+    /// Managed identity.
+    pub managed_identity: usize,
+    /// The rest.
+    pub other: usize,
+    /// Calls by the secret's name, in lower case.
+    pub by_secret: BTreeMap<String, usize>,
 }
 
 /// What to send, when, and where to cut.
@@ -70,6 +92,8 @@ pub struct Reply {
 }
 
 struct IssuedToken {
+    /// `None`: a managed identity, which is in no tenant that the emulator knows.
+    app: Option<(String, String)>,
     expires_at: u64,
 }
 
@@ -77,11 +101,14 @@ struct IssuedToken {
 struct State {
     apps: Vec<AppRegistration>,
     tokens: BTreeMap<String, IssuedToken>,
+    /// Client secrets besides the first: (client id, secret).
+    more_secrets: Vec<(String, String)>,
     token_life: Option<u64>,
+    refresh_in: Option<u64>,
     vaults: BTreeMap<String, Vault>,
     /// Certificates and keys by their paths, as they are answered; read only.
     objects: BTreeMap<String, Value>,
-    denied: Vec<String>,
+    access: Access,
     faults: Faults,
     log: Vec<CallRecord>,
     next_id: u64,
@@ -121,6 +148,22 @@ impl Azure {
         {
             secret.clone_into(&mut app.client_secret);
         }
+    }
+
+    /// Gives the application a secret besides those it has, as one does during a rotation.
+    pub fn add_client_secret(&self, client_id: &str, secret: &str) {
+        let pair = (client_id.to_owned(), secret.to_owned());
+        self.state().more_secrets.push(pair);
+    }
+
+    /// The application may use these secrets only; until this is called it may use all.
+    pub fn allow_only(&self, client_id: &str, secrets: &[&str]) {
+        self.state().access.allow_only(client_id, secrets);
+    }
+
+    /// What new tokens say about when to renew them; nothing to begin with.
+    pub fn set_refresh_in(&self, seconds: Option<u64>) {
+        self.state().refresh_in = seconds;
     }
 
     /// How long new tokens live, in seconds.
@@ -204,14 +247,26 @@ impl Azure {
         vault.purge("https://emulator", name);
     }
 
-    /// No identity may read this secret from now on.
+    /// No identity may read this secret from now on, as role-based access control says it.
     pub fn deny_secret(&self, name: &str) {
-        self.state().denied.push(name.to_ascii_lowercase());
+        self.deny_secret_as(name, Denial::Rbac);
     }
 
-    /// A fault for every call to an endpoint, until cleared.
-    pub fn fail(&self, endpoint: Endpoint, fault: Fault) {
-        self.state().faults.set(endpoint, fault, None);
+    /// No identity may read this secret from now on, and this is why.
+    pub fn deny_secret_as(&self, name: &str, denial: Denial) {
+        self.state().access.deny(name, denial);
+    }
+
+    /// A fault for every call to an endpoint, until cleared; `.times(n)` on what this returns makes it
+    /// end after `n` calls.
+    pub fn fail(&self, endpoint: Endpoint, fault: Fault) -> Failing<'_> {
+        self.state().faults.set(endpoint, fault.clone(), None);
+        Failing::new(self, endpoint, fault)
+    }
+
+    /// Every answer of an endpoint comes this much later, whatever else goes wrong with it.
+    pub fn set_latency(&self, endpoint: Endpoint, latency: Duration) {
+        self.state().faults.set_latency(endpoint, latency);
     }
 
     /// A fault for the next calls to an endpoint.
@@ -238,6 +293,33 @@ impl Azure {
             .iter()
             .filter(|call| call.endpoint == endpoint)
             .count()
+    }
+
+    /// All counts since the last reset.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for call in &self.state().log {
+            let count = match call.endpoint {
+                Endpoint::Token => &mut counts.token,
+                Endpoint::Secrets => &mut counts.secrets,
+                Endpoint::Certificates => &mut counts.certificates,
+                Endpoint::Keys => &mut counts.keys,
+                Endpoint::ManagedIdentity => &mut counts.managed_identity,
+                Endpoint::Other => &mut counts.other,
+            };
+            *count += 1;
+            let name = call.path.split(['/', '?']).nth(2);
+            if let (Endpoint::Secrets, Some(name)) = (call.endpoint, name)
+                && is_name(name)
+            {
+                *counts
+                    .by_secret
+                    .entry(name.to_ascii_lowercase())
+                    .or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// How many calls asked for this secret, in any version.
@@ -268,7 +350,7 @@ impl Azure {
         let mut state = self.state();
         let endpoint = endpoint_of(request.uri().path());
         let fault = state.faults.next(endpoint);
-        let (mut delay, mut cut) = (Duration::ZERO, None);
+        let (mut delay, mut cut) = (state.faults.latency(endpoint), None);
         let mut headers = HeaderMap::new();
         let (status, body) = match fault {
             Some(Fault::Status(status)) => (status, failure_body(status).to_string()),
@@ -277,9 +359,19 @@ impl Azure {
                 (429, failure_body(429).to_string())
             }
             Some(Fault::Body(body)) => (200, body),
+            Some(Fault::Answer {
+                status,
+                headers: given,
+                body,
+            }) => {
+                for (name, value) in &given {
+                    insert(&mut headers, name, value);
+                }
+                (status, body)
+            }
             other => {
                 match other {
-                    Some(Fault::Delay(span)) => delay = span,
+                    Some(Fault::Delay(span)) => delay = delay.saturating_add(span),
                     Some(Fault::Cut(place)) => cut = Some(place),
                     _ => {}
                 }
@@ -308,13 +400,14 @@ impl Azure {
             user_agent: header("user-agent"),
             has_request_id: !header("x-ms-client-request-id").is_empty()
                 || !header("client-request-id").is_empty(),
+            has_bearer: bearer(request.headers()).is_some(),
         });
         let request_id = state.new_id();
-        insert(
-            &mut headers,
-            "content-type",
-            "application/json; charset=utf-8",
-        );
+        // A test may have asked for another one.
+        if !headers.contains_key("content-type") {
+            let json = "application/json; charset=utf-8";
+            insert(&mut headers, "content-type", json);
+        }
         insert(&mut headers, "cache-control", "no-cache");
         insert(&mut headers, "x-ms-request-id", &request_id);
         if matches!(
@@ -323,11 +416,10 @@ impl Azure {
         ) {
             insert(&mut headers, "x-ms-keyvault-region", "eastus");
             insert(&mut headers, "x-ms-keyvault-service-version", "1.9.395.1");
-            insert(
-                &mut headers,
-                "x-ms-client-request-id",
-                &header("x-ms-client-request-id"),
-            );
+            let id = header("x-ms-client-request-id");
+            if !id.is_empty() {
+                insert(&mut headers, "x-ms-client-request-id", &id);
+            }
         }
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
@@ -367,10 +459,17 @@ fn attributes() -> Value {
     json!({ "enabled": true, "created": now(), "updated": now(), "recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90 })
 }
 
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = value.parse() {
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (name.parse::<http::HeaderName>(), value.parse()) {
         headers.insert(name, value);
     }
+}
+
+/// The bearer token; the scheme's name has no case.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get("authorization")?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> String {
@@ -449,13 +548,14 @@ impl State {
         }
     }
 
-    fn issue(&mut self) -> (String, u64) {
+    fn issue(&mut self, app: Option<(String, String)>) -> (String, u64) {
         let life = self.token_life.unwrap_or(3599);
         let token = format!("emulated-{}", self.new_id());
         self.tokens.insert(
             token.clone(),
             IssuedToken {
-                expires_at: now() + life,
+                app,
+                expires_at: now().saturating_add(life),
             },
         );
         (token, life)
@@ -503,6 +603,14 @@ impl State {
             );
             return entra_error(400, "unauthorized_client", 700_016, &text);
         };
+        if form.contains_key("client_assertion") {
+            return entra_error(
+                401,
+                "invalid_client",
+                700_027,
+                "The certificate with identifier used to sign the client assertion is not registered on application.",
+            );
+        }
         if !form.contains_key("client_secret") {
             return entra_error(
                 401,
@@ -511,7 +619,9 @@ impl State {
                 "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
             );
         }
-        if app.client_secret != field("client_secret") {
+        let secret = field("client_secret");
+        let other = |(id, s): &(String, String)| id == client && s == secret;
+        if app.client_secret != secret && !self.more_secrets.iter().any(other) {
             let text = format!(
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{client}'."
             );
@@ -529,11 +639,13 @@ impl State {
                 "The provided request must include a 'scope' input parameter.",
             );
         }
-        let (token, life) = self.issue();
-        (
-            200,
-            json!({ "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token }),
-        )
+        let app = (tenant.to_owned(), client.to_owned());
+        let (token, life) = self.issue(Some(app));
+        let mut body = json!({ "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token });
+        if let Some(seconds) = self.refresh_in {
+            body["refresh_in"] = json!(seconds);
+        }
+        (200, body)
     }
 
     /// IMDS, and App Service's endpoint.
@@ -561,8 +673,8 @@ impl State {
                 json!({ "error": "invalid_resource", "error_description": "AADSTS500011" }),
             );
         }
-        let (token, life) = self.issue();
-        let expires_on = (now() + life).to_string();
+        let (token, life) = self.issue(None);
+        let expires_on = now().saturating_add(life).to_string();
         (
             200,
             json!({ "access_token": token, "expires_in": life.to_string(), "expires_on": expires_on,
@@ -572,11 +684,7 @@ impl State {
 
     /// Why this request may not go on, if so.
     fn unauthorized(&self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Option<Answer> {
-        let authorization = header_text(request.headers(), "authorization");
-        let message = match authorization
-            .strip_prefix("Bearer ")
-            .map(|t| self.tokens.get(t))
-        {
+        let message = match bearer(request.headers()).map(|t| self.tokens.get(t)) {
             None => "AKV10000: Request is missing a Bearer or PoP token.",
             Some(None) => "AKV10022: Invalid audience or issuer, or the token is unknown.",
             Some(Some(token)) if token.expires_at <= now() => "AKV10021: The token has expired.",
@@ -642,6 +750,12 @@ impl State {
         }
     }
 
+    /// The client id that the request's token was given to.
+    fn client_of(&self, request: &Request<Bytes>) -> Option<&str> {
+        let token = self.tokens.get(bearer(request.headers())?)?;
+        token.app.as_ref().map(|(_, client)| client.as_str())
+    }
+
     fn secrets(&mut self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Answer {
         if let Some(answer) = self.unauthorized(request, headers) {
             return answer;
@@ -653,14 +767,16 @@ impl State {
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(default)
         };
+        // Key Vault's pages hold 25 at most; none at all would never end.
+        let most = number("maxresults", 25).clamp(1, 25);
         let Some(api_version) = query.get("api-version") else {
-            return error(
-                400,
-                "BadParameter",
-                "The api-version query parameter is required",
-                None,
-            );
+            let message = "The api-version query parameter is required";
+            return error(400, "BadParameter", message, None);
         };
+        if !is_api_version(api_version) {
+            let message = format!("The specified version ({api_version}) is not recognized.");
+            return error(400, "BadParameter", &message, None);
+        }
         let host = header_text(request.headers(), "host");
         let base = format!("https://{host}");
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
@@ -671,10 +787,15 @@ impl State {
             .filter(|s| !s.is_empty())
             .collect();
         if let Some(name) = path.get(1)
-            && self.denied.contains(&name.to_ascii_lowercase())
+            && let Some(denial) = self.access.refuses(self.client_of(request), name)
         {
-            let message = "Caller is not authorized to perform action on resource.";
-            return error(403, "Forbidden", message, Some("ForbiddenByRbac"));
+            return error(403, "Forbidden", denial.message(), Some(denial.code()));
+        }
+        if let Some(name) = path.get(1)
+            && !is_name(name)
+        {
+            let message = format!("The request URI contains an invalid name: {name}");
+            return error(400, "BadParameter", &message, None);
         }
         let version = self.new_id();
         let vault = self.vaults.entry(vault_of(&host)).or_default();
@@ -682,20 +803,17 @@ impl State {
             format!(
                 "{base}{}?api-version={api_version}&$skiptoken={skip}&maxresults={}",
                 request.uri().path(),
-                number("maxresults", 25)
+                most
             )
         };
         match (request.method().as_str(), path.as_slice()) {
             ("PUT", ["secrets", name]) => vault.set(&base, name, &body, version, now()),
-            ("GET", ["secrets"]) => vault.list(&base),
+            ("GET", ["secrets"]) => vault.list(&base, number("$skiptoken", 0), most, next),
+            ("GET", ["deletedsecrets"]) => vault.list_deleted(&base),
             ("GET", ["secrets", name]) => vault.get(&base, name, None),
-            ("GET", ["secrets", name, "versions"]) => vault.versions(
-                &base,
-                name,
-                number("$skiptoken", 0),
-                number("maxresults", 25),
-                next,
-            ),
+            ("GET", ["secrets", name, "versions"]) => {
+                vault.versions(&base, name, number("$skiptoken", 0), most, next)
+            }
             ("GET", ["secrets", name, version]) => vault.get(&base, name, Some(version)),
             ("PATCH", ["secrets", name]) => vault.update(&base, name, None, &body, now()),
             ("PATCH", ["secrets", name, version]) => {
@@ -713,6 +831,17 @@ impl State {
             ),
         }
     }
+}
+
+/// The data plane's versions: 7.0 to 7.6, and since then dates, some with `-preview`.
+fn is_api_version(text: &str) -> bool {
+    let date = text.strip_suffix("-preview").unwrap_or(text);
+    let is_date = date.len() == 10
+        && date.bytes().enumerate().all(|(at, b)| match at {
+            4 | 7 => b == b'-',
+            _ => b.is_ascii_digit(),
+        });
+    is_date || ["7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6"].contains(&date)
 }
 
 /// `payments` for `payments.vault.azure.net`; `emulated.…` and every other host is the vault `default`.
@@ -885,5 +1014,117 @@ mod tests {
                 .status(),
             200
         );
+    }
+
+    fn status(azure: &Azure, uri: &str, token: &str) -> u16 {
+        ask(azure, "GET", uri, token, "").response.status().as_u16()
+    }
+
+    #[test]
+    fn a_fault_with_latency_and_times() {
+        let (azure, token) = azure();
+        azure.set_secret("db", "v1");
+        azure.set_latency(Endpoint::Secrets, Duration::from_millis(5));
+        let fault = Fault::Answer {
+            status: 418,
+            headers: vec![
+                ("content-type".into(), "text/html".into()),
+                ("not a name".into(), "x".into()),
+            ],
+            body: "<html>".into(),
+        };
+        azure.fail(Endpoint::Secrets, fault).times(2);
+        let uri = "/secrets/db?api-version=7.4";
+        for _ in 0..2 {
+            let reply = ask(&azure, "GET", uri, &token, "");
+            assert_eq!(reply.response.status(), 418);
+            assert_eq!(reply.response.headers()["content-type"], "text/html");
+            assert_eq!(reply.delay, Duration::from_millis(5));
+        }
+        assert_eq!(status(&azure, uri, &token), 200);
+        azure.clear_faults();
+        assert_eq!(ask(&azure, "GET", uri, &token, "").delay, Duration::ZERO);
+    }
+
+    #[test]
+    fn access_is_by_application() {
+        let (azure, token) = azure();
+        azure.set_secret("db", "v1");
+        azure.set_secret("other", "v1");
+        azure.allow_only("c", &["DB"]);
+        assert_eq!(status(&azure, "/secrets/db?api-version=7.4", &token), 200);
+        let reply = ask(&azure, "GET", "/secrets/Other?api-version=7.4", &token, "");
+        assert_eq!(reply.response.status(), 403);
+        let code = &json(&reply)["error"]["innererror"]["code"];
+        assert_eq!(*code, "ForbiddenByPolicy");
+    }
+
+    #[test]
+    fn what_is_malformed_is_a_bad_parameter() {
+        let (azure, token) = azure();
+        let long = format!("/secrets/{}?api-version=7.4", "a".repeat(128));
+        for uri in [
+            "/secrets/a_b?api-version=7.4",
+            "/secrets/db?api-version=nonsense",
+            "/secrets/db?api-version=",
+            "/secrets/db",
+            &long,
+        ] {
+            let reply = ask(&azure, "GET", uri, &token, "");
+            assert_eq!(json(&reply)["error"]["code"], "BadParameter", "{uri}");
+        }
+        for version in ["7.6", "2025-07-01", "2026-03-01-preview"] {
+            let uri = format!("/secrets/db?api-version={version}");
+            assert_eq!(status(&azure, &uri, &token), 404, "{version}");
+        }
+    }
+
+    #[test]
+    fn calls_are_counted_by_kind_and_name() {
+        let (azure, token) = azure();
+        azure.reset_calls();
+        for uri in [
+            "/secrets/db?api-version=7.4",
+            "/secrets/DB/abc?api-version=7.4",
+        ] {
+            assert_eq!(status(&azure, uri, &token), 404);
+        }
+        let counts = azure.counts();
+        assert_eq!((counts.token, counts.secrets), (0, 2));
+        assert_eq!(counts.by_secret.get("db"), Some(&2));
+        assert!(azure.calls().iter().all(|call| call.has_bearer));
+    }
+
+    #[test]
+    fn the_longest_life_does_not_overflow() {
+        let (azure, _) = azure();
+        azure.set_token_life(u64::MAX);
+        azure.set_refresh_in(Some(7));
+        azure.add_client_secret("c", "second");
+        let form = "grant_type=client_credentials&client_id=c&client_secret=second&scope=https%3A%2F%2Fvault.azure.net%2F.default";
+        let body = json(&ask(&azure, "POST", "/t/oauth2/v2.0/token", "", form));
+        assert_eq!(body["expires_in"], u64::MAX);
+        assert_eq!(body["refresh_in"], 7);
+        let token = body["access_token"].as_str().unwrap();
+        assert_eq!(status(&azure, "/secrets/db?api-version=7.4", token), 404);
+    }
+
+    #[test]
+    fn lists_come_in_pages_that_end() {
+        let (azure, token) = azure();
+        for n in 0..3 {
+            azure.set_secret(&format!("s{n}"), "v");
+        }
+        let mut uri = "/secrets?api-version=7.4&maxresults=0".to_owned();
+        let mut names = 0;
+        for _ in 0..9 {
+            let page = json(&ask(&azure, "GET", &uri, &token, ""));
+            names += page["value"].as_array().unwrap().len();
+            let Some(next) = page["nextLink"].as_str() else {
+                break;
+            };
+            uri = next.trim_start_matches("https://localhost").to_owned();
+        }
+        assert_eq!(names, 3);
     }
 }

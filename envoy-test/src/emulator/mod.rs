@@ -6,10 +6,12 @@ mod admin;
 mod azure;
 mod ca;
 mod faults;
+mod policy;
 mod server;
 mod vault;
 
-pub use azure::{AppRegistration, Azure, CallRecord, Endpoint, Reply};
+pub use azure::{AppRegistration, Azure, CallRecord, Counts, Endpoint, Reply};
 pub use ca::TestCa;
-pub use faults::{Cut, Fault};
+pub use faults::{Cut, Failing, Fault};
+pub use policy::Denial;
 pub use server::{Options, Server};

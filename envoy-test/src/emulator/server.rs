@@ -169,6 +169,8 @@ struct CutBody {
     data: Option<Bytes>,
     length: u64,
     broken: bool,
+    /// What was sent is on its way before the connection breaks.
+    flushed: bool,
 }
 
 impl CutBody {
@@ -177,6 +179,7 @@ impl CutBody {
             length: data.len() as u64,
             data: Some(data),
             broken: false,
+            flushed: false,
         }
     }
 
@@ -186,6 +189,7 @@ impl CutBody {
             length: data.len() as u64,
             data: Some(half),
             broken: true,
+            flushed: false,
         }
     }
 }
@@ -196,10 +200,17 @@ impl Body for CutBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut TaskContext<'_>,
+        context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.data.take() {
             Some(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+            _ if self.broken && !self.flushed => {
+                // hyper throws away what it has not written yet when a body fails, and writes when a body
+                // has nothing to give: without this turn the client would not see one byte.
+                self.flushed = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
             _ if self.broken => Poll::Ready(Some(Err(io::Error::other("cut")))),
             _ => Poll::Ready(None),
         }
@@ -211,5 +222,58 @@ impl Body for CutBody {
 
     fn is_end_stream(&self) -> bool {
         !self.broken && self.data.as_ref().is_none_or(Bytes::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Endpoint, Fault};
+    use super::*;
+    use crate::client;
+
+    fn ask(server: &Server) -> Vec<u8> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(server.plain).unwrap();
+        let request = b"GET /secrets/db?api-version=7.4 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut bytes = Vec::new();
+        // A reset is a cut too.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_cut_is_where_it_was_asked_for() {
+        let azure = Azure::new();
+        let server = Server::start(&azure, Options::default()).unwrap();
+        azure.fail(Endpoint::Secrets, Fault::Cut(Cut::BeforeAnswer));
+        assert_eq!(ask(&server), b"");
+        azure.fail(Endpoint::Secrets, Fault::Cut(Cut::InBody));
+        let text = String::from_utf8(ask(&server)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let length = head
+            .lines()
+            .find_map(|l| l.strip_prefix("content-length: "));
+        let length: usize = length.unwrap().parse().unwrap();
+        assert_eq!(body.len(), length / 2);
+    }
+
+    #[test]
+    fn the_admin_api_counts_and_refuses() {
+        let azure = Azure::new();
+        let server = Server::start(&azure, Options::default()).unwrap();
+        let put = |path: &str| {
+            let request = format!(
+                "PUT {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nv"
+            );
+            client::send(server.plain, request.as_bytes())
+                .unwrap()
+                .status
+        };
+        assert_eq!(put("/admin/secrets/db"), 200);
+        assert_eq!(put("/admin/vaults/payments/secrets/db"), 200);
+        assert_eq!(put("/admin/secrets/a_b"), 400);
+        assert_eq!(put("/admin/latency/secrets"), 400);
+        assert_eq!(put("/admin/nonsense"), 404);
     }
 }

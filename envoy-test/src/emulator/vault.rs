@@ -50,7 +50,8 @@ fn not_found(name: &str) -> Answer {
     error(404, "SecretNotFound", &message, None)
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether Key Vault would take this as a secret's name.
+pub(super) fn is_name(name: &str) -> bool {
     (1..=127).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
@@ -154,13 +155,32 @@ impl Vault {
         (200, bundle(base, &secret.name, version, false))
     }
 
-    /// All secrets, without values.
-    pub(super) fn list(&self, base: &str) -> Answer {
-        let items = self.secrets.values().filter_map(|s| {
+    /// A page of all secrets, without values, as [`Vault::versions`].
+    pub(super) fn list(
+        &self,
+        base: &str,
+        skip: usize,
+        most: usize,
+        next: impl Fn(usize) -> String,
+    ) -> Answer {
+        let page = self.secrets.values().skip(skip).take(most);
+        let items = page.filter_map(|s| {
             let mut item = bundle(base, &s.name, s.versions.last()?, false);
             item["id"] = json!(format!("{base}/secrets/{}", s.name));
             Some(item)
         });
+        let items: Vec<Value> = items.collect();
+        let end = skip.saturating_add(most);
+        let next = (end < self.secrets.len()).then(|| next(end));
+        (200, json!({ "value": items, "nextLink": next }))
+    }
+
+    /// The deleted secrets, without values.
+    pub(super) fn list_deleted(&self, base: &str) -> Answer {
+        let items = self
+            .deleted
+            .keys()
+            .map(|name| self.get_deleted(base, name).1);
         (
             200,
             json!({ "value": items.collect::<Vec<_>>(), "nextLink": null }),
