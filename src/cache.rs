@@ -98,14 +98,15 @@ impl Found {
 impl Record {
     /// Takes over what `other` knows better. Returns whether the value changed hands.
     pub fn merge(&mut self, other: Self) -> bool {
-        let newer = |ours: Option<Timestamp>, theirs: Option<Timestamp>| theirs > ours;
         let fetched = |record: &Self| record.found.as_ref().map(|f| f.fetched_at);
-        let changed = newer(fetched(self), fetched(&other));
+        // Of two failures in one millisecond, the one that holds longer.
+        let failed = |record: &Self| record.failed.map(|f| (f.at, f.until));
+        let changed = fetched(&other) > fetched(self);
+        if failed(&other) > failed(self) {
+            self.failed = other.failed;
+        }
         if changed {
             self.found = other.found;
-        }
-        if newer(self.failed.map(|f| f.at), other.failed.map(|f| f.at)) {
-            self.failed = other.failed;
         }
         // A failure before the value is history.
         if fetched(self) >= self.failed.map(|f| f.at) {
@@ -261,6 +262,11 @@ impl Slots {
     #[must_use]
     pub fn get_mut(&mut self, at: usize) -> Option<&mut Slot> {
         self.slots.get_mut(at)
+    }
+
+    /// All slots, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut()
     }
 
     /// All slots with their places.

@@ -314,6 +314,7 @@ impl Resolver {
                 self.start_token(Lane::Worker, identity, None, now, todo);
             }
         }
+        self.let_go(now);
         self.follow(now, todo);
         self.next_tick()
     }
@@ -346,6 +347,24 @@ impl Resolver {
                     .contains_key(&(Lane::Worker, Subject::Secret(*at)))
         });
         due.map(|(at, _)| at).collect()
+    }
+
+    /// Wipes values that may not be served any more, and those that nobody used for a whole ttl, as far
+    /// as shared data still has them for the case that Azure fails.
+    fn let_go(&mut self, now: &Now<'_>) {
+        let shared = now.shared.is_there();
+        for slot in self.slots.iter_mut() {
+            let life = |found: &Found| found.life(&slot.rules, now.time);
+            match slot.record.found.as_ref().map(life) {
+                Some(Life::Over) => slot.record.found = None,
+                // With the failure that may hold it: half of what shared data says would be wrong.
+                Some(Life::Old) if shared && !slot.used && !slot.pinned => {
+                    slot.record = Record::default();
+                }
+                _ => continue,
+            }
+            slot.renewed(Timestamp(u64::MAX));
+        }
     }
 
     fn follow(&mut self, now: &Now<'_>, todo: &mut Todo) {

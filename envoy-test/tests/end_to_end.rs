@@ -424,6 +424,28 @@ fn a_value_serves_on_while_azure_is_down() {
 }
 
 #[test]
+fn a_deleted_secret_serves_until_its_resurrection_ends() {
+    let rules = json!({ "request": set_rule() });
+    let world = world(&json!({ "ttl": 1, "resurrect_ttl": 4 }), &rules);
+    assert_eq!(world.ask(&[]).0.status, 200);
+    world.azure.delete_secret("db");
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(
+        world.ask(&[]).0.status,
+        200,
+        "gone from the vault, and still in its time"
+    );
+    thread::sleep(Duration::from_secs(3));
+    let (answer, _) = world.ask(&[]);
+    assert_eq!(answer.status, 503, "ttl and resurrect_ttl are over");
+    assert!(answer.text().contains("not_found"), "{}", answer.text());
+    world
+        .azure
+        .set_secret("db", &format!(r#"{{"token":"{MARK}-again"}}"#));
+    world.wait_for("the new one", || world.ask(&[]).0.status == 200);
+}
+
+#[test]
 fn a_revoked_token_is_renewed_without_the_client_noticing() {
     let world = resolving(&json!({}));
     world.key("{vault://azure/open-1}");
@@ -515,7 +537,7 @@ fn key_data(name: &str) -> String {
 
 #[test]
 fn certificates_come_without_their_private_keys() {
-    let rules = json!({ "request": { "resolve": { "headers": ["x-*"], "allow": ["azure/web"] } } });
+    let rules = json!({ "request": { "resolve": { "headers": ["x-*"], "allow": ["azure/web", "azure/web3"] } } });
     let world = world(&json!({ "type": "certificates" }), &rules);
     let cer = key_data("cert.cer.b64");
     world
@@ -546,6 +568,12 @@ fn certificates_come_without_their_private_keys() {
         "{vault://azure/web/other}"
     );
     let archive = key_data("legacy.p12.b64");
+    world.azure.set_certificate("web3", &cer, &archive);
+    assert_eq!(world.key("{vault://azure/web3/pkcs12}"), archive);
+    assert_eq!(
+        world.denied("{vault://azure/web3/private_key}").0,
+        "needs_pkcs12"
+    );
     world.azure.set_certificate("web2", &cer, &archive);
     assert_eq!(
         world.key("{vault://azure/web2/pkcs12}"),

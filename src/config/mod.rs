@@ -20,6 +20,8 @@ use crate::time::Span;
 
 /// Kong's largest ttl, about three years (`kong/constants.lua`, `DATABASE_MAX_TTL`).
 const MAX_TTL: f64 = 1e8;
+/// The prefix of the vault that the environment makes: the name of Kong's strategy.
+const ENVIRONMENTS: &str = "azure";
 const DEFAULT_AUTHORITY: &str = "https://login.microsoftonline.com";
 /// The resource of the public cloud's vaults.
 const SCOPE: &str = "https://vault.azure.net/.default";
@@ -181,8 +183,8 @@ fn read_vaults(
             "vaults[0].config".into(),
             problems,
         );
-        let vault = config.and_then(|config| read_vault_config(config, "azure".into(), env));
-        return vec![("azure".into(), vault)];
+        let vault = config.and_then(|config| read_vault_config(config, ENVIRONMENTS.into(), env));
+        return vec![(ENVIRONMENTS.into(), vault)];
     }
     let mut vaults: Vec<(String, Option<Vault>)> = Vec::with_capacity(entities.len());
     for (index, entity) in entities.into_iter().enumerate() {
@@ -196,7 +198,24 @@ fn read_vaults(
         }
         vaults.push((prefix, vault));
     }
+    if !vaults.iter().any(|(prefix, _)| prefix == ENVIRONMENTS) {
+        vaults.extend(environments_vault(env));
+    }
     vaults
+}
+
+/// Beside its entities Kong knows the vault of its environment, by the name of the strategy. It is there
+/// only if the environment alone makes a whole one: the same variables are also defaults for entities.
+fn environments_vault(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Option<Vault>)> {
+    let problems = Problems::default();
+    let fields = Fields::of(
+        Value::Object(serde_json::Map::new()),
+        String::new(),
+        &problems,
+    )?;
+    let vault = read_vault_config(fields, ENVIRONMENTS.into(), env)?;
+    let whole = problems.into_vec().is_empty();
+    whole.then(|| (ENVIRONMENTS.to_owned(), Some(vault)))
 }
 
 /// The vaults by their prefixes; one that could not be read is still known by its name.
@@ -289,6 +308,17 @@ impl Settings<'_, '_> {
             .filter(|value| !value.is_empty())
     }
 
+    /// Kong has this one setting under another name in its environment.
+    fn base64_decode(&mut self) -> bool {
+        let given = self.fields.boolean("base64_decode");
+        given.unwrap_or_else(|| {
+            let kongs = self
+                .kongs("base64_decode")
+                .or_else(|| self.kongs("decode_base64"));
+            kongs.is_some_and(|text| matches!(text.as_str(), "true" | "on"))
+        })
+    }
+
     fn text(&mut self, name: &'static str) -> Option<String> {
         self.fields.text(name).or_else(|| self.kongs(name))
     }
@@ -367,7 +397,7 @@ fn read_vault_config(
         .fields
         .number("timeout_ms", 1.0, 600_000.0)
         .unwrap_or(5000.0);
-    let base64_decode = settings.fields.boolean("base64_decode").unwrap_or(false);
+    let base64_decode = settings.base64_decode();
     let api_version = settings
         .fields
         .text("api_version")

@@ -125,3 +125,41 @@ fn two_vaults_need_two_prefixes() {
         ["vaults[1].prefix: \"azure-key-vault\" is already taken by another vault"]
     );
 }
+
+#[test]
+fn the_environments_vault_stands_beside_entities() {
+    let env = |name: &str| {
+        Some(match name {
+            "KONG_VAULT_AZURE_VAULT_URI" => "https://env.vault.azure.net".to_owned(),
+            "KONG_VAULT_AZURE_TENANT_ID" => "t".to_owned(),
+            "KONG_VAULT_AZURE_CLIENT_ID" => "c".to_owned(),
+            "KONG_VAULT_AZURE_DECODE_BASE64" => "true".to_owned(),
+            "AZURE_CLIENT_SECRET" | "PAY_CLIENT_SECRET" => "s".to_owned(),
+            _ => return None,
+        })
+    };
+    let config = parse(&format!(r#"{{"vaults":[{VAULT}]}}"#), &env).unwrap();
+    let vaults: Vec<_> = config
+        .vaults
+        .iter()
+        .map(|v| (v.prefix.as_str(), v.uri.host(), v.base64_decode))
+        .collect();
+    let entity = ("azure-key-vault", "my-vault.vault.azure.net", false);
+    assert_eq!(vaults, [entity, ("azure", "env.vault.azure.net", true)]);
+    let config = parse(&format!(r#"{{"vaults":[{VAULT}]}}"#), &with_secret).unwrap();
+    assert_eq!(config.vaults.len(), 1);
+}
+
+#[test]
+fn a_certificate_has_no_part_of_that_name() {
+    let json = format!(
+        r#"{{"vaults":[{}],"request":{{"set":{{"headers":{{"x-a":"{{vault://azure-key-vault/web/pfx}}"}}}}}}}}"#,
+        VAULT.replace("\"secrets\"", "\"certificates\"")
+    );
+    let problems = parse(&json, &with_secret).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(
+        problems[0].starts_with("request.set.headers.x-a: asks for \"pfx\""),
+        "{problems:?}"
+    );
+}

@@ -374,3 +374,27 @@ fn request_ids_are_uuids() {
     };
     assert_eq!(request_id(&now), "ffffffff-ffff-4fff-bfff-ffffffffffff");
 }
+
+#[test]
+fn what_nobody_uses_leaves_memory_and_comes_back_when_azure_fails() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut resolver, want) = resolver(10, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    world.value(&mut resolver, &call.calls[0], "v1");
+    world.pass(Span::seconds(30));
+    world.tick(&mut resolver);
+    assert!(
+        resolver
+            .slots
+            .iter()
+            .all(|(_, slot)| slot.record.found.is_none())
+    );
+    let since = Timestamp(world.time.get());
+    let call = world.fetch(&mut resolver, &want, 2);
+    let todo = world.answer(&mut resolver, &call.calls[0], 500, "");
+    assert_eq!(todo.woken, [2]);
+    let answer = resolver.answer(&want, Some(since), Timestamp(world.time.get()));
+    assert_eq!(value(&answer), "v1");
+}

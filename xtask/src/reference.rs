@@ -2,23 +2,19 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use azure_key_vault_filter::reference::explain;
 
-/// Explains `text`, or every line of standard input for `-`. A refused reference on the command line is
-/// an error; in a list it is one line among others.
+/// Explains `text`, or every line of standard input for `-`. A refused reference is explained too: its
+/// JSON has an `error`.
 pub(crate) fn run(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    if text == "-" {
-        for line in std::io::stdin().lock().lines() {
-            writeln!(out, "{}", explain(&line?))?;
-        }
+    if text != "-" {
+        writeln!(out, "{}", explain(text))?;
         return Ok(());
     }
-    let explained = explain(text);
-    writeln!(out, "{explained}")?;
-    if explained.get("error").is_some() {
-        bail!("this reference is refused");
+    for line in std::io::stdin().lock().lines() {
+        writeln!(out, "{}", explain(&line?))?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ fn lint() -> Result<()> {
     let clippy = [
         "clippy",
         "--workspace",
+        "--all-features",
         "--all-targets",
         "--locked",
         "--",
@@ -70,7 +71,13 @@ pub(crate) fn all(filter: &[String]) -> Result<()> {
     println!("{built}");
     let mut tests = cargo();
     tests
-        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .args([
+            "test",
+            "--workspace",
+            "--all-features",
+            "--locked",
+            "--no-fail-fast",
+        ])
         .args(filter)
         .env("ENVOY_BIN", envoy)
         .env("AKV_PYTHON", python)
