@@ -1,21 +1,27 @@
 //! A real Envoy with the real filter in front of an upstream, as a value that stops when dropped. It
 //! knows Envoy's configuration and nothing of what the filter is asked to do.
 
+use std::ffi::OsString;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client;
+use crate::client::{self, Answer};
 
 /// How long Envoy may take until it serves; V8 compiles the filter for each VM in that time.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to stop when it is asked to, before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What an Envoy is started with.
 #[derive(Clone)]
@@ -38,12 +44,11 @@ pub struct Setup {
 
 /// A running Envoy.
 pub struct Envoy {
-    /// Where it listens for requests.
+    /// Where it listens for requests (its first listener).
     pub address: SocketAddr,
     /// Its admin interface.
     pub admin: SocketAddr,
-    process: Child,
-    folder: TempDir,
+    process: Process,
 }
 
 /// The root of the workspace: where `target/` is.
@@ -63,92 +68,111 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// `$ENVOY_BIN` and `$AKV_FILTER_WASM`, else what `cargo xtask` put below `target/`.
+    /// Envoy as [`envoy_binary`] finds it, and `$AKV_FILTER_WASM`, else the filter that `cargo xtask` put
+    /// into `target/dist`.
     ///
     /// # Errors
     /// When one is missing, with what to do.
     pub fn find() -> Result<Self> {
-        let find = |variable: &str, default: &str| {
-            let given = std::env::var_os(variable).map(PathBuf::from);
-            let path = given.unwrap_or_else(|| workspace().join(default));
-            if !path.exists() {
-                bail!(
-                    "{} is not there; `cargo xtask test` makes it, or set {variable}",
-                    path.display()
-                );
-            }
-            Ok(path)
-        };
-        Ok(Self {
-            envoy: find("ENVOY_BIN", "target/venv/bin/envoy")?,
-            filter: find("AKV_FILTER_WASM", "target/dist/azure_key_vault_filter.wasm")?,
-        })
+        let filter = locate(
+            "AKV_FILTER_WASM",
+            std::env::var_os("AKV_FILTER_WASM"),
+            [workspace().join("target/dist/azure_key_vault_filter.wasm")],
+        )?;
+        let envoy = envoy_binary()?;
+        Ok(Self { envoy, filter })
     }
 }
 
+/// `$ENVOY_BIN`, else what `cargo xtask` put into `target/venv`, else the one on the path.
+///
+/// # Errors
+/// When there is none, with what to do.
+pub fn envoy_binary() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
+    let ours = workspace().join("target/venv/bin/envoy");
+    let places = std::iter::once(ours).chain(on_path);
+    locate("ENVOY_BIN", std::env::var_os("ENVOY_BIN"), places)
+}
+
+/// What the variable gives, whether that is right or not, else the first of these places that has it.
+fn locate(
+    variable: &str,
+    given: Option<OsString>,
+    places: impl IntoIterator<Item = PathBuf>,
+) -> Result<PathBuf> {
+    let mut places = given.map_or_else(
+        || places.into_iter().collect(),
+        |given| vec![PathBuf::from(given)],
+    );
+    if let Some(found) = places.iter().position(|place| place.is_file()) {
+        return Ok(places.swap_remove(found));
+    }
+    let first = places.first().map(|place| place.display().to_string());
+    bail!(
+        "{} is not there; `cargo xtask test` makes what is missing and runs the tests, or set {variable}",
+        first.unwrap_or_default()
+    )
+}
+
 impl Envoy {
-    /// Starts Envoy and waits until it serves.
+    /// Starts Envoy with the filter and waits until it serves.
     ///
     /// # Errors
     /// When it does not come up, with the end of its log.
     pub fn start(setup: &Setup) -> Result<Self> {
-        let folder = TempDir::with_prefix("akv-envoy-").context("making a folder for Envoy")?;
-        let (address, admin) = free_addresses()?;
-        let bootstrap = bootstrap(setup, address, admin);
-        let path = folder.path().join("envoy.json");
-        fs::write(&path, serde_json::to_vec_pretty(&bootstrap)?)
-            .context("writing Envoy's configuration")?;
-        let log = fs::File::create(folder.path().join("envoy.log"))?;
-        let process = Command::new(&setup.tools.envoy)
-            .arg("--config-path")
-            .arg(&path)
-            .args(["--concurrency", &setup.workers.to_string()])
-            .args([
-                "--disable-hot-restart",
-                "--log-level",
-                "warning",
-                "--component-log-level",
-                "wasm:trace",
-            ])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting Envoy")?;
-        let mut envoy = Self {
-            address,
-            admin,
-            process,
-            folder,
-        };
-        envoy.wait_until_it_serves()?;
-        Ok(envoy)
+        Self::run(&setup.tools.envoy, setup.workers, &bootstrap(setup))
     }
 
-    fn wait_until_it_serves(&mut self) -> Result<()> {
+    /// Starts Envoy with any configuration that has an admin interface and a listener, and waits until
+    /// it serves. Ports may be 0: both addresses are asked of the running Envoy, so that no two of them
+    /// can be given the same.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn run(envoy: &Path, workers: usize, bootstrap: &Value) -> Result<Self> {
+        let mut process = Process::start(envoy, workers, bootstrap)?;
         let start = Instant::now();
         loop {
-            let ready =
-                client::get(self.admin, "/ready", &[]).is_ok_and(|a| a.text().trim() == "LIVE");
-            if ready && std::net::TcpStream::connect(self.address).is_ok() {
-                return Ok(());
+            if let Some((admin, address)) = process.serving() {
+                return Ok(Self {
+                    address,
+                    admin,
+                    process,
+                });
             }
-            let ended = self.process.try_wait()?;
+            let ended = process.child.try_wait()?;
             if ended.is_some() || start.elapsed() > START_LIMIT {
                 bail!(
-                    "Envoy does not serve ({ended:?}); the end of its log:\n{}",
-                    tail(&self.log(), 30)
+                    "Envoy does not serve ({}); the end of its log:\n{}",
+                    why(ended),
+                    tail(&process.log(), 30)
                 );
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(PAUSE);
         }
     }
 
     /// What Envoy and the filter have logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        let bytes = fs::read(self.folder.path().join("envoy.log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        self.process.log()
+    }
+
+    /// Asks the admin interface.
+    ///
+    /// # Errors
+    /// When it does not answer, or with something else than 200.
+    pub fn admin_get(&self, path: &str) -> Result<Answer> {
+        let answer = client::get(self.admin, path, &[])?;
+        anyhow::ensure!(
+            answer.status == 200,
+            "Envoy's admin interface answers {} to {path}: {}",
+            answer.status,
+            answer.text()
+        );
+        Ok(answer)
     }
 
     /// A counter or gauge.
@@ -156,26 +180,97 @@ impl Envoy {
     /// # Errors
     /// When there is no such statistic.
     pub fn stat(&self, name: &str) -> Result<u64> {
-        let stats = client::get(self.admin, "/stats", &[])?.text();
+        let stats = self.admin_get("/stats")?.text();
         let found = stats
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let value = found.with_context(|| format!("Envoy has no statistic {name}"))?;
-        Ok(value.trim().parse()?)
+        let value = value.trim();
+        let number = value.parse();
+        number.with_context(|| format!("Envoy's statistic {name} is no number: {value}"))
     }
 
     /// The folder with its configuration, for whoever wants to look.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.process.folder.path()
     }
 }
 
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+/// Envoy as a process: it is stopped when dropped, also while it is still starting.
+struct Process {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Process {
+    fn start(envoy: &Path, workers: usize, bootstrap: &Value) -> Result<Self> {
+        let folder = TempDir::with_prefix("akv-envoy-").context("making a folder for Envoy")?;
+        let configuration = folder.path().join("envoy.json");
+        fs::write(&configuration, serde_json::to_vec_pretty(bootstrap)?)
+            .context("writing Envoy's configuration")?;
+        let log = fs::File::create(folder.path().join("envoy.log"))?;
+        let child = Command::new(envoy)
+            .arg("--config-path")
+            .arg(&configuration)
+            .arg("--admin-address-path")
+            .arg(folder.path().join("admin"))
+            .args(["--concurrency", &workers.to_string()])
+            // Else two Envoys on one machine take each other for a restart.
+            .arg("--disable-hot-restart")
+            .args(["--log-level", "warning"])
+            .args(["--component-log-level", "wasm:trace"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", envoy.display()))?;
+        Ok(Self { child, folder })
     }
+
+    /// The admin interface and the first listener, once both answer.
+    fn serving(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let admin = fs::read_to_string(self.folder.path().join("admin")).ok()?;
+        let admin = admin.trim().parse().ok()?;
+        let ask = |path| client::get(admin, path, &[]).ok().map(|a| a.text());
+        if ask("/ready")?.trim() != "LIVE" {
+            return None;
+        }
+        // `name::127.0.0.1:40487`, one a line
+        let listeners = ask("/listeners")?;
+        let (_, address) = listeners.lines().next()?.rsplit_once("::")?;
+        let address = address.parse().ok()?;
+        TcpStream::connect(address).ok()?;
+        Some((admin, address))
+    }
+
+    fn log(&self) -> String {
+        let bytes = fs::read(self.folder.path().join("envoy.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Asked first: Envoy then takes the filter down in order, and says so in its log if it cannot.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < STOP_LIMIT {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn why(ended: Option<ExitStatus>) -> String {
+    ended.map_or_else(
+        || format!("it runs, but not within {} s", START_LIMIT.as_secs()),
+        |status| status.to_string(),
+    )
 }
 
 fn tail(text: &str, lines: usize) -> String {
@@ -185,25 +280,22 @@ fn tail(text: &str, lines: usize) -> String {
         .join("\n")
 }
 
-/// Two addresses that nobody listens on now. Envoy itself could take any free port for its listener, but
-/// would tell it in its admin interface only, whose port has to be known.
-fn free_addresses() -> Result<(SocketAddr, SocketAddr)> {
-    let one = TcpListener::bind("127.0.0.1:0")?;
-    let two = TcpListener::bind("127.0.0.1:0")?;
-    Ok((one.local_addr()?, two.local_addr()?))
-}
-
 fn socket(address: SocketAddr) -> Value {
     json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }
 
-fn bootstrap(setup: &Setup, address: SocketAddr, admin: SocketAddr) -> Value {
+/// Envoy's configuration for this setup; what a test needs beyond it (another filter, another policy) can
+/// be put in before [`Envoy::run`].
+#[must_use]
+pub fn bootstrap(setup: &Setup) -> Value {
+    // Port 0: Envoy takes a free one and tells which.
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     json!({
-        "admin": { "address": socket(admin) },
+        "admin": { "address": socket(any) },
         "static_resources": {
             "listeners": [{
                 "name": "requests",
-                "address": socket(address),
+                "address": socket(any),
                 "filter_chains": [{ "filters": [connection_manager(setup)] }],
             }],
             "clusters": [
@@ -305,4 +397,95 @@ fn san(host: &str) -> String {
         || host.to_owned(),
         |(_, suffix)| format!("*.vault.{suffix}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Upstream;
+
+    /// An Envoy without the filter: requests go straight to the upstream.
+    fn plain(upstream: SocketAddr) -> Result<Envoy> {
+        let setup = Setup {
+            tools: Tools {
+                envoy: envoy_binary()?,
+                filter: PathBuf::from("/none"),
+            },
+            configuration: json!({}),
+            azure: upstream,
+            azure_ca: String::new(),
+            upstream,
+            environment: Vec::new(),
+            workers: 2,
+        };
+        let mut bootstrap = bootstrap(&setup);
+        let resources = &mut bootstrap["static_resources"];
+        resources["clusters"].as_array_mut().unwrap().truncate(1);
+        let chain = &mut resources["listeners"][0]["filter_chains"][0];
+        let filters = &mut chain["filters"][0]["typed_config"]["http_filters"];
+        filters.as_array_mut().unwrap().remove(0);
+        Envoy::run(&setup.tools.envoy, 2, &bootstrap)
+    }
+
+    #[test]
+    fn envoys_find_their_own_ports_tell_their_counts_and_stop_when_dropped() {
+        let upstream = Upstream::start().unwrap();
+        let envoys: Vec<Envoy> = (0..2).map(|_| plain(upstream.address).unwrap()).collect();
+        assert_ne!(envoys[0].address, envoys[1].address);
+        let answer = client::get(envoys[0].address, "/p", &[("x-a", b"caf\xe9")]).unwrap();
+        assert_eq!(answer.text(), "upstream's answer\n");
+        let received = upstream.take();
+        assert_eq!(received[0].target, "/p");
+        assert!(
+            received[0]
+                .headers
+                .contains(&("x-a".into(), b"caf\xe9".to_vec()))
+        );
+        let total = "cluster.upstream.upstream_rq_total";
+        let counts = envoys.iter().map(|envoy| envoy.stat(total).unwrap());
+        assert_eq!(counts.collect::<Vec<_>>(), [1, 0]);
+        assert!(envoys[0].stat("no.such").is_err());
+        assert!(envoys[0].admin_get("/no-such").is_err());
+        let gone: Vec<SocketAddr> = envoys.iter().map(|envoy| envoy.address).collect();
+        drop(envoys);
+        assert!(gone.into_iter().all(|a| TcpStream::connect(a).is_err()));
+    }
+
+    #[test]
+    fn an_envoy_that_does_not_come_up_shows_its_log() {
+        let error = Envoy::run(&envoy_binary().unwrap(), 1, &json!({ "no_such_field": 1 }));
+        let error = error.err().expect("it cannot start").to_string();
+        assert!(
+            error.contains("exit status") && error.contains("no_such_field"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_command_that_makes_it() {
+        let error = locate("ENVOY_BIN", None, ["/no/envoy".into(), "/x/envoy".into()]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("/no/envoy is not there; `cargo xtask test`"),
+            "{error}"
+        );
+        // A variable that is set is not silently passed over.
+        let given = locate(
+            "ENVOY_BIN",
+            Some("/wrong".into()),
+            ["/proc/self/exe".into()],
+        );
+        assert!(
+            given
+                .unwrap_err()
+                .to_string()
+                .starts_with("/wrong is not there")
+        );
+        let found = locate(
+            "ENVOY_BIN",
+            None,
+            ["/no/envoy".into(), "/proc/self/exe".into()],
+        );
+        assert_eq!(found.unwrap(), PathBuf::from("/proc/self/exe"));
+    }
 }

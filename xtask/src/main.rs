@@ -33,6 +33,9 @@ enum Command {
     Test {
         /// Arguments for `cargo test`, such as a test's name; lints and documentation are then left out.
         filter: Vec<String>,
+        /// Leaves out lints and documentation.
+        #[arg(long)]
+        fast: bool,
     },
     /// Builds the release filter into target/dist.
     Build,
@@ -46,7 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { keep } => demo::run(keep),
-        Command::Test { filter } => test::all(&filter),
+        Command::Test { filter, fast } => return test::all(&filter, fast),
         Command::Build => wasm::build().map(|built| println!("{built}")),
         Command::Reference { text } => reference::run(&text),
     };

@@ -65,10 +65,11 @@ fn on_path(name: &str) -> Option<PathBuf> {
 fn install(what: &str, packages: &[&str]) -> Result<()> {
     let venv = venv();
     let stamp = venv.join(format!("{}.installed", packages.join("+")));
-    if stamp.exists() {
+    let python = venv.join("bin/python");
+    // A Python that was upgraded away leaves a link to nowhere.
+    if stamp.exists() && python.exists() {
         return Ok(());
     }
-    let python = venv.join("bin/python");
     if !python.exists() {
         make_venv(&venv)?;
     }
@@ -90,8 +91,14 @@ fn make_venv(venv: &Path) -> Result<()> {
         .context("python3 is not installed; Debian: apt-get install python3 python3-venv")?;
     let made = run(
         "making a Python environment",
-        Command::new(&python).args(["-m", "venv"]).arg(venv),
+        Command::new(&python)
+            .args(["-m", "venv", "--clear"])
+            .arg(venv),
     );
+    if made.is_err() {
+        // Without python3-venv, Debian's Python leaves one without pip, which would pass for whole next time.
+        let _ = fs::remove_dir_all(venv);
+    }
     made.map(drop)
         .context("python3 cannot make an environment; Debian: apt-get install python3-venv")
 }

@@ -22,6 +22,11 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Whether somebody is watching: CI machines may give a terminal, but keep what is written on it.
+fn interactive() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
+}
+
 /// A step that is under way; shows a spinner on a terminal, a line elsewhere.
 pub(crate) struct Step {
     what: String,
@@ -31,7 +36,7 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn start(what: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = interactive().then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]");
             let bar = ProgressBar::new_spinner().with_message(what.to_owned());
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -72,13 +77,19 @@ impl Drop for Step {
 /// Runs a program to its end behind a progress display; its output is shown only when it fails.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<String> {
     let step = Step::start(what);
+    let output = ask(what, command)?;
+    step.done();
+    Ok(output)
+}
+
+/// The same without the display, for what takes a moment.
+pub(crate) fn ask(what: &str, command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("{what}: {name} cannot be run; is it installed?"))?;
     if !output.status.success() {
-        drop(step);
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().collect();
@@ -88,6 +99,5 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<String> {
             .join("\n");
         bail!("{what} failed ({name}, {}):\n{end}", output.status);
     }
-    step.done();
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that CI runs, with the time that each step took and one line of counts
 //! at the end.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,85 +15,110 @@ use crate::{provision, wasm};
 #[derive(Default)]
 struct Counts([u64; 3]);
 
-/// Format, lints for both targets, and the documentation.
-fn lint() -> Result<()> {
-    run(
-        "checking the format",
-        cargo().args(["fmt", "--all", "--check"]),
-    )?;
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-features",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    run("checking with clippy", cargo().args(clippy))?;
-    // Debian's toolchain builds the standard library along, which clippy does not.
-    if wasm::has_target()? {
-        let package = [
-            "clippy",
-            "--package",
-            "azure-key-vault-filter",
-            "--target",
-            "wasm32-wasip1",
-        ];
-        let mut wasm = cargo();
-        wasm.args(package)
-            .args(["--locked", "--", "-D", "warnings"]);
-        run("checking the Wasm code with clippy", &mut wasm)?;
+/// Everything; with `filter`, only `cargo test` with these arguments; with `fast`, no lints. The counts are
+/// the last line of the output, whatever happens.
+pub(crate) fn all(filter: &[String], fast: bool) -> ExitCode {
+    let start = Instant::now();
+    let mut summary = Summary::default();
+    let counts = summary.everything(filter, fast || !filter.is_empty());
+    let counts = counts.unwrap_or_default();
+    let failed = summary.failed();
+    println!("\n{summary}");
+    println!("all of it took {}", in_words(start.elapsed()));
+    if !failed.is_empty() {
+        println!("error: failed: {}", failed.join(", "));
     }
-    let doc = [
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-        "--locked",
-    ];
-    run(
-        "checking the documentation",
-        cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
-    Ok(())
+    let [ok, failures, skipped] = counts.0;
+    println!("{ok} passed, {failures} failed, {skipped} skipped");
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
-/// Everything; with `filter`, only `cargo test` with these arguments.
-pub(crate) fn all(filter: &[String]) -> Result<()> {
-    let start = Instant::now();
-    let built = wasm::build()?;
-    if filter.is_empty() {
-        lint()?;
+/// What was done, how long it took and whether it went well.
+#[derive(Default)]
+struct Summary(Vec<(&'static str, Duration, bool)>);
+
+impl Summary {
+    /// `None` when what the tests need could not be had. A lint that fails does not keep the tests from
+    /// running: one run of CI tells everything.
+    fn everything(&mut self, filter: &[String], fast: bool) -> Option<Counts> {
+        let built = self.step("filter", wasm::build)?;
+        println!("{built}");
+        if !fast {
+            self.lint();
+        }
+        let envoy = self.step("Envoy", provision::envoy)?;
+        let python = self.step("Azure's Python SDK", provision::python_with_sdk)?;
+        let mut tests = cargo();
+        tests
+            .args([
+                "test",
+                "--workspace",
+                "--all-features",
+                "--locked",
+                "--no-fail-fast",
+            ])
+            .args(filter)
+            .env("ENVOY_BIN", envoy)
+            .env("AKV_PYTHON", python)
+            .env("AKV_FILTER_WASM", &built.path);
+        let mut counts = Counts::default();
+        self.step("tests", || stream(&mut tests, &mut counts));
+        Some(counts)
     }
-    let envoy = provision::envoy()?;
-    let python = provision::python_with_sdk()?;
-    println!("{built}");
-    let mut tests = cargo();
-    tests
-        .args([
-            "test",
-            "--workspace",
-            "--all-features",
-            "--locked",
-            "--no-fail-fast",
-        ])
-        .args(filter)
-        .env("ENVOY_BIN", envoy)
-        .env("AKV_PYTHON", python)
-        .env("AKV_FILTER_WASM", &built.path);
-    let (counts, passed) = stream(&mut tests)?;
-    println!("all of it took {}", in_words(start.elapsed()));
-    let [ok, failed, skipped] = counts.0;
-    println!("{ok} passed, {failed} failed, {skipped} skipped");
-    if !passed {
-        bail!("the tests failed");
+
+    /// Format, lints for both targets, and the documentation.
+    fn lint(&mut self) {
+        let lint = |what, words: &str| run(what, cargo().args(words.split(' '))).map(drop);
+        self.step("format", || {
+            lint("checking the format", "fmt --all --check")
+        });
+        self.step("clippy", || {
+            let words = "clippy --workspace --all-features --all-targets --locked -- -D warnings";
+            lint("checking with clippy", words)
+        });
+        // Debian's toolchain builds the standard library along, which clippy does not.
+        if wasm::has_target().unwrap_or(false) {
+            self.step("clippy for Wasm", || {
+                let words = "clippy --package azure-key-vault-filter --target wasm32-wasip1 --locked -- -D warnings";
+                lint("checking the Wasm code with clippy", words)
+            });
+        }
+        self.step("documentation", || {
+            let words = "doc --workspace --no-deps --document-private-items --locked";
+            let mut doc = cargo();
+            doc.args(words.split(' '))
+                .env("RUSTDOCFLAGS", "-D warnings");
+            run("checking the documentation", &mut doc).map(drop)
+        });
     }
-    if ok == 0 {
-        bail!("no test ran");
+
+    fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        let start = Instant::now();
+        let result = work();
+        self.0.push((name, start.elapsed(), result.is_ok()));
+        result
+            .inspect_err(|error| eprintln!("error: {name}: {error:#}"))
+            .ok()
     }
-    Ok(())
+
+    fn failed(&self) -> Vec<&'static str> {
+        let failed = self.0.iter().filter(|(_, _, ok)| !ok);
+        failed.map(|(name, _, _)| *name).collect()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, took, ok) in &self.0 {
+            let ok = if *ok { "ok" } else { "FAILED" };
+            writeln!(f, "{name:<20} {:>7.1} s  {ok}", took.as_secs_f64())?;
+        }
+        Ok(())
+    }
 }
 
 fn in_words(span: Duration) -> String {
@@ -100,13 +126,12 @@ fn in_words(span: Duration) -> String {
 }
 
 /// Shows the output as it comes, and adds up what the test programs count.
-fn stream(command: &mut Command) -> Result<(Counts, bool)> {
+fn stream(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .context("cargo cannot be run")?;
-    let mut counts = Counts::default();
     if let Some(out) = child.stdout.take() {
         for line in BufReader::new(out).lines() {
             let line = line?;
@@ -114,7 +139,14 @@ fn stream(command: &mut Command) -> Result<(Counts, bool)> {
             counts.add(&line);
         }
     }
-    Ok((counts, child.wait()?.success()))
+    let ended = child.wait()?;
+    if !ended.success() {
+        bail!("cargo test ended with {ended}");
+    }
+    if counts.0[0] == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
 }
 
 impl Counts {
@@ -137,6 +169,19 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_fails_is_named_and_the_next_one_runs() {
+        let mut summary = Summary::default();
+        assert_eq!(summary.step("lint", || bail!("no")), None::<()>);
+        assert_eq!(summary.step("tests", || Ok(1)), Some(1));
+        assert_eq!(summary.failed(), ["lint"]);
+        let table = summary.to_string();
+        assert_eq!(
+            table,
+            "lint                     0.0 s  FAILED\ntests                    0.0 s  ok\n"
+        );
+    }
 
     #[test]
     fn results_are_added_up() {

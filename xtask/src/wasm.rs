@@ -1,5 +1,6 @@
 //! The release filter: the Wasm target where it is missing, the build, and what came out.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
@@ -11,11 +12,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-use crate::steps::{cargo, run, workspace};
+use crate::steps::{ask, cargo, run, workspace};
 
 const TARGET: &str = "wasm32-wasip1";
 /// What Debian calls the pieces of a Rust for Wasm.
 const DEBIAN: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc", "lld"];
+
+/// Where it puts them; a name on the path may be rustup's.
+const DEBIANS_CARGO: &str = "/usr/bin/cargo";
+const DEBIANS_RUSTC: &str = "/usr/bin/rustc";
 
 /// A filter that was built.
 pub(crate) struct Built {
@@ -40,7 +45,7 @@ pub(crate) fn build() -> Result<Built> {
         Toolchain::Rustup => {
             run(
                 "building the filter",
-                build_command(&mut cargo()).env("RUSTFLAGS", remap()),
+                build_command(&mut cargo()).env("RUSTFLAGS", remap(&rustc())?),
             )?;
             target_folder()
         }
@@ -53,7 +58,18 @@ pub(crate) fn build() -> Result<Built> {
         .join("release/azure_key_vault_filter.wasm");
     let path = dist.join("azure_key_vault_filter.wasm");
     fs::copy(&from, &path).with_context(|| format!("copying {}", from.display()))?;
+    copy_schema(&dist)?;
     measure(path)
+}
+
+/// Kong reads a filter's configuration schema from beside the filter.
+fn copy_schema(dist: &Path) -> Result<()> {
+    let name = "azure_key_vault_filter.meta.json";
+    let from = workspace().join("filter-config").join(name);
+    if from.exists() {
+        fs::copy(&from, dist.join(name)).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(())
 }
 
 fn build_command(cargo: &mut Command) -> &mut Command {
@@ -73,15 +89,34 @@ fn target_folder() -> PathBuf {
     given.unwrap_or_else(|| workspace().join("target"))
 }
 
-/// The same file from every folder and every home: no path of this machine in it.
-fn remap() -> String {
+/// The same file from every folder, home and toolchain folder: no path of this machine in it.
+fn remap(rustc: &OsStr) -> Result<String> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let mut flags = format!("--remap-path-prefix={}=/filter", workspace().display());
     if let Some(home) = home {
         flags.push_str(&format!(" --remap-path-prefix={}=/cargo", home.display()));
     }
-    flags
+    // With the component rust-src, rustc writes its path on this machine instead of this one.
+    let source = sysroot(rustc)?.join("lib/rustlib/src/rust");
+    flags.push_str(&format!(
+        " --remap-path-prefix={}=/rustc/{}",
+        source.display(),
+        commit(rustc)?
+    ));
+    Ok(flags)
+}
+
+/// The commit that rustc was built from.
+fn commit(rustc: &OsStr) -> Result<String> {
+    let version = ask(
+        "asking rustc for its version",
+        in_workspace(rustc).arg("-vV"),
+    )?;
+    let commit = version
+        .lines()
+        .find_map(|line| line.strip_prefix("commit-hash: "));
+    Ok(commit.unwrap_or("unknown").to_owned())
 }
 
 enum Toolchain {
@@ -94,12 +129,19 @@ enum Toolchain {
 /// A toolchain that can build for Wasm: the one that is here, else with the target from rustup, else the
 /// distribution's.
 fn toolchain() -> Result<Toolchain> {
+    // To try what happens where rustup cannot be had.
+    if std::env::var_os("AKV_WASM_TOOLCHAIN").is_some_and(|name| name == "debian") {
+        return Ok(Toolchain::Debian);
+    }
     if has_target()? {
         return Ok(Toolchain::Rustup);
     }
     let added = run(
         "getting the Wasm target (rustup)",
-        Command::new("rustup").args(["target", "add", TARGET]),
+        // In the workspace, where an override may choose the toolchain.
+        Command::new("rustup")
+            .args(["target", "add", TARGET])
+            .current_dir(workspace()),
     );
     match added {
         Ok(_) if has_target()? => return Ok(Toolchain::Rustup),
@@ -107,52 +149,88 @@ fn toolchain() -> Result<Toolchain> {
         Err(error) => eprintln!("{error:#}"),
     }
     if !has_debian() {
-        let mut apt = Command::new("apt-get");
-        run("getting the distribution's Rust for Wasm (apt-get)", apt.args(["install", "-y"]).args(DEBIAN))
-            .with_context(|| format!(
-                "the target {TARGET} is missing: run `rustup target add {TARGET}`, or install {} as root",
+        install_debian().with_context(|| {
+            format!(
+                "the target {TARGET} is missing: run `rustup target add {TARGET}`, or on Debian as root `apt-get install {}`",
                 DEBIAN.join(" ")
-            ))?;
+            )
+        })?;
     }
     Ok(Toolchain::Debian)
 }
 
+/// Asks nobody for a password: whoever is not root is told what to install.
+fn install_debian() -> Result<()> {
+    let user = ask("asking who this is", Command::new("id").arg("-u"))?;
+    if user.trim() != "0" {
+        bail!("only root can install Debian's packages");
+    }
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(DEBIAN);
+    run(
+        "getting the distribution's Rust for Wasm (apt-get)",
+        &mut apt,
+    )
+    .map(drop)
+}
+
 pub(crate) fn has_target() -> Result<bool> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let mut rustc = Command::new(rustc);
-    let sysroot = run(
-        "looking for the Wasm target",
-        rustc.current_dir(workspace()).args(["--print", "sysroot"]),
-    )?;
-    Ok(Path::new(sysroot.trim())
+    let libraries = sysroot(&rustc())?
         .join("lib/rustlib")
         .join(TARGET)
-        .join("lib")
-        .exists())
+        .join("lib");
+    Ok(libraries.exists())
+}
+
+fn rustc() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// In the workspace, an override may choose the toolchain.
+fn in_workspace(rustc: &OsStr) -> Command {
+    let mut rustc = Command::new(rustc);
+    rustc.current_dir(workspace());
+    rustc
+}
+
+fn sysroot(rustc: &OsStr) -> Result<PathBuf> {
+    let mut rustc = in_workspace(rustc);
+    let sysroot = ask(
+        "asking rustc for its folder",
+        rustc.args(["--print", "sysroot"]),
+    )?;
+    Ok(PathBuf::from(sysroot.trim()))
 }
 
 fn has_debian() -> bool {
-    Path::new("/usr/lib/wasm32-wasi").exists() && Path::new("/usr/share/cargo-web").exists()
+    let pieces = [
+        "/usr/lib/wasm32-wasi",
+        "/usr/lib/rustlib/src",
+        DEBIANS_CARGO,
+        DEBIANS_RUSTC,
+    ];
+    pieces.iter().all(|piece| Path::new(piece).exists())
 }
 
 /// Debian's Rust has no compiled standard library for this target: it is built along.
 fn build_with_debian() -> Result<PathBuf> {
-    let cargo = [
-        "/usr/share/cargo-web/bin/cargo",
-        "/usr/bin/cargo-web",
-        "/usr/bin/cargo",
-    ];
-    let Some(cargo) = cargo.iter().find(|path| Path::new(path).exists()) else {
-        bail!("Debian's cargo-web is installed, but its cargo is not where it was expected");
-    };
     let folder = target_folder().join("debian");
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(DEBIANS_CARGO);
     build_command(command.current_dir(workspace()))
         .args(["-Zbuild-std=std,panic_abort"])
         .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .env("RUSTC", DEBIANS_RUSTC)
+        // Building the standard library is not stable yet, and this is a release toolchain.
         .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_WASM32_WASIP1_LINKER", "wasm-ld")
         .env("CARGO_TARGET_DIR", &folder)
-        .env("RUSTFLAGS", format!("{} -L/usr/lib/wasm32-wasi", remap()));
+        .env(
+            "RUSTFLAGS",
+            format!("{} -L/usr/lib/wasm32-wasi", remap(DEBIANS_RUSTC.as_ref())?),
+        );
     run("building the filter with Debian's Rust", &mut command)?;
     Ok(folder)
 }
