@@ -2,7 +2,7 @@
 //! go beyond Kong on purpose, the difference stands here by name.
 
 use azure_key_vault_filter::reference::{
-    Version, config_json, is_reference, parse_kong, version_json,
+    Part, Reference, Version, config_json, is_reference, parse_kong, version_json,
 };
 use azure_key_vault_filter::subkey;
 use serde_json::Value;
@@ -91,4 +91,26 @@ fn every_sub_key_gives_what_it_gives_in_kong() {
         vectors.len()
     );
     assert_eq!(vectors.len(), 19);
+}
+
+/// Where Kong drops the vault's own value silently, or takes what a reference must not decide, we refuse.
+/// What Kong takes rightly, we take.
+#[test]
+fn options_that_kong_takes_wrongly_are_refused() {
+    let vectors = vectors();
+    let vectors = vectors["config_override_vectors"]
+        .as_array()
+        .expect("a list");
+    for vector in vectors {
+        let text = vector["reference"].as_str().expect("a text");
+        let parsed = Reference::parse(text);
+        match vector["effective_ttl"].as_f64() {
+            Some(ttl) if text.contains("?ttl=") => {
+                assert_eq!(parsed.map(|r| r.options.ttl), Ok(Some(ttl)), "{text}");
+            }
+            _ => assert_eq!(parsed.map_err(|e| e.part), Err(Part::Option), "{text}"),
+        }
+    }
+    println!("{} override vectors", vectors.len());
+    assert_eq!(vectors.len(), 8);
 }
