@@ -112,6 +112,8 @@ struct State {
     faults: Faults,
     log: Vec<CallRecord>,
     next_id: u64,
+    /// Seconds since the Unix epoch; `None` is the machine's clock.
+    time: Option<u64>,
 }
 
 /// The emulated Azure. Clones are the same Azure.
@@ -131,6 +133,11 @@ impl Azure {
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked elsewhere must not hide behind a poisoned lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new_id_and_time(&self) -> (String, u64) {
+        let mut state = self.state();
+        (state.new_id(), state.now())
     }
 
     /// Registers an application.
@@ -171,6 +178,12 @@ impl Azure {
         self.state().token_life = Some(seconds);
     }
 
+    /// From now on this is the time, in seconds since the Unix epoch, until it is set again: for tests
+    /// with a clock of their own.
+    pub fn set_time(&self, seconds: u64) {
+        self.state().time = Some(seconds);
+    }
+
     /// Every token is refused from now on.
     pub fn revoke_tokens(&self) {
         self.state().tokens.clear();
@@ -184,9 +197,9 @@ impl Azure {
     /// Sets a secret with attributes, as the body of Key Vault's `PUT` has them.
     pub fn set_secret_in(&self, vault: &str, name: &str, body: &Value) {
         let mut state = self.state();
-        let version = state.new_id();
+        let (version, now) = (state.new_id(), state.now());
         let vault = state.vaults.entry(vault.to_owned()).or_default();
-        vault.set("https://emulator", name, body, version, now());
+        vault.set("https://emulator", name, body, version, now);
     }
 
     /// Puts a certificate there: its public side as DER in base64, and the secret of the same name, in
@@ -203,7 +216,7 @@ impl Azure {
             name,
             &json!({ "value": secret, "contentType": content_type }),
         );
-        let id = self.state().new_id();
+        let (id, now) = self.new_id_and_time();
         let base = "https://emulator";
         let certificate = json!({
             "id": format!("{base}/certificates/{name}/{id}"),
@@ -211,7 +224,7 @@ impl Azure {
             "sid": format!("{base}/secrets/{name}/{id}"),
             "x5t": "fLi3U52HunIVNXubkEnf8tP6Wbo",
             "cer": cer,
-            "attributes": attributes(),
+            "attributes": attributes(now),
             "policy": { "id": format!("{base}/certificates/{name}/policy"),
                 "secret_props": { "contentType": content_type } },
         });
@@ -223,10 +236,10 @@ impl Azure {
 
     /// Puts a key there: the public part as a JWK.
     pub fn set_key(&self, name: &str, jwk: &Value) {
-        let id = self.state().new_id();
+        let (id, now) = self.new_id_and_time();
         let mut key = jwk.clone();
         key["kid"] = json!(format!("https://emulator/keys/{name}/{id}"));
-        let bundle = json!({ "key": key, "attributes": attributes() });
+        let bundle = json!({ "key": key, "attributes": attributes(now) });
         self.state()
             .objects
             .insert(format!("keys/{}", name.to_ascii_lowercase()), bundle);
@@ -235,8 +248,9 @@ impl Azure {
     /// Changes attributes of a secret's current version in the vault `default`.
     pub fn update_secret(&self, name: &str, body: &Value) {
         let mut state = self.state();
+        let now = state.now();
         let vault = state.vaults.entry("default".to_owned()).or_default();
-        vault.update("https://emulator", name, None, body, now());
+        vault.update("https://emulator", name, None, body, now);
     }
 
     /// Deletes a secret for good from the vault `default`.
@@ -448,15 +462,8 @@ fn endpoint_of(path: &str) -> Endpoint {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
-}
-
-fn attributes() -> Value {
-    json!({ "enabled": true, "created": now(), "updated": now(), "recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90 })
+fn attributes(now: u64) -> Value {
+    json!({ "enabled": true, "created": now, "updated": now, "recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90 })
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str) {
@@ -525,6 +532,14 @@ fn query(request: &Request<Bytes>) -> BTreeMap<String, String> {
 }
 
 impl State {
+    /// Seconds since the Unix epoch.
+    fn now(&self) -> u64 {
+        self.time.unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH);
+            since.unwrap_or_default().as_secs()
+        })
+    }
+
     /// 32 hex digits that look like an id and come in the same order in every run.
     fn new_id(&mut self) -> String {
         self.next_id += 1;
@@ -555,7 +570,7 @@ impl State {
             token.clone(),
             IssuedToken {
                 app,
-                expires_at: now().saturating_add(life),
+                expires_at: self.now().saturating_add(life),
             },
         );
         (token, life)
@@ -674,11 +689,11 @@ impl State {
             );
         }
         let (token, life) = self.issue(None);
-        let expires_on = now().saturating_add(life).to_string();
+        let expires_on = self.now().saturating_add(life).to_string();
         (
             200,
             json!({ "access_token": token, "expires_in": life.to_string(), "expires_on": expires_on,
-            "not_before": now().to_string(), "resource": RESOURCE, "token_type": "Bearer" }),
+            "not_before": self.now().to_string(), "resource": RESOURCE, "token_type": "Bearer" }),
         )
     }
 
@@ -687,7 +702,9 @@ impl State {
         let message = match bearer(request.headers()).map(|t| self.tokens.get(t)) {
             None => "AKV10000: Request is missing a Bearer or PoP token.",
             Some(None) => "AKV10022: Invalid audience or issuer, or the token is unknown.",
-            Some(Some(token)) if token.expires_at <= now() => "AKV10021: The token has expired.",
+            Some(Some(token)) if token.expires_at <= self.now() => {
+                "AKV10021: The token has expired."
+            }
             Some(Some(_)) => return None,
         };
         let host = header_text(request.headers(), "host");
@@ -797,7 +814,7 @@ impl State {
             let message = format!("The request URI contains an invalid name: {name}");
             return error(400, "BadParameter", &message, None);
         }
-        let version = self.new_id();
+        let (version, now) = (self.new_id(), self.now());
         let vault = self.vaults.entry(vault_of(&host)).or_default();
         let next = |skip: usize| {
             format!(
@@ -807,7 +824,7 @@ impl State {
             )
         };
         match (request.method().as_str(), path.as_slice()) {
-            ("PUT", ["secrets", name]) => vault.set(&base, name, &body, version, now()),
+            ("PUT", ["secrets", name]) => vault.set(&base, name, &body, version, now),
             ("GET", ["secrets"]) => vault.list(&base, number("$skiptoken", 0), most, next),
             ("GET", ["deletedsecrets"]) => vault.list_deleted(&base),
             ("GET", ["secrets", name]) => vault.get(&base, name, None),
@@ -815,9 +832,9 @@ impl State {
                 vault.versions(&base, name, number("$skiptoken", 0), most, next)
             }
             ("GET", ["secrets", name, version]) => vault.get(&base, name, Some(version)),
-            ("PATCH", ["secrets", name]) => vault.update(&base, name, None, &body, now()),
+            ("PATCH", ["secrets", name]) => vault.update(&base, name, None, &body, now),
             ("PATCH", ["secrets", name, version]) => {
-                vault.update(&base, name, Some(version), &body, now())
+                vault.update(&base, name, Some(version), &body, now)
             }
             ("DELETE", ["secrets", name]) => vault.delete(&base, name),
             ("GET", ["deletedsecrets", name]) => vault.get_deleted(&base, name),
