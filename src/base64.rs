@@ -25,6 +25,12 @@ pub fn encode(bytes: &[u8]) -> String {
     engine(&STANDARD).encode(bytes)
 }
 
+/// URL-safe base64 without padding (RFC 4648, section 5), as JWTs have it.
+#[must_use]
+pub fn encode_url(bytes: &[u8]) -> String {
+    ::base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::decode;

@@ -108,6 +108,8 @@ pub struct Failure {
     pub detail: String,
     /// How long Azure asked us to wait.
     pub retry_after: Option<Span>,
+    /// Whether every call to that vault has to wait, not only this one.
+    pub holds_vault: bool,
 }
 
 impl Failure {
@@ -117,6 +119,7 @@ impl Failure {
             reason,
             detail: detail.into(),
             retry_after: None,
+            holds_vault: false,
         }
     }
 }

@@ -15,12 +15,12 @@ use std::rc::Rc;
 
 use crate::azure::forms;
 use crate::azure::http::{Answer, HttpRequest};
+use crate::azure::identity::{Circumstances, Identity, Progress, Step, Token};
 use crate::azure::key_vault::{self, Refusal};
-use crate::azure::oauth::{self, Token};
 use crate::cache::{
     Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
 };
-use crate::config::{CacheRules, Config, Identity};
+use crate::config::{CacheRules, Config};
 use crate::failure::{Failure, Reason};
 use crate::secret::SecretValue;
 use crate::subkey;
@@ -56,12 +56,14 @@ pub enum Subject {
     Secret(usize),
 }
 
-/// A call to make. Its answer comes back with `lane` and `subject`.
+/// A call to make. Its answer comes back with `lane`, `subject` and `step`.
 pub struct Call {
     /// Whose call this is.
     pub lane: Lane,
     /// What it fetches.
     pub subject: Subject,
+    /// Which of the calls on the way to a token this is.
+    pub step: Step,
     /// The request.
     pub request: HttpRequest,
 }
@@ -174,6 +176,7 @@ struct TokenSlot {
     refused: Option<SecretValue>,
     failure: Option<(Failure, Failed)>,
     used: bool,
+    progress: Progress,
 }
 
 /// One worker's state of all secrets and tokens.
@@ -182,6 +185,8 @@ pub struct Resolver {
     identities: Vec<Identity>,
     tokens: Vec<TokenSlot>,
     slots: Slots,
+    /// Vaults that asked for quiet, by their places in the configuration.
+    holds: Vec<Option<Failed>>,
     flights: BTreeMap<(Lane, Subject), Flight>,
     epoch: u64,
 }
@@ -198,6 +203,7 @@ impl Resolver {
         }
         let tokens = identities.iter().map(|_| TokenSlot::default()).collect();
         Self {
+            holds: vec![None; config.vaults.len()],
             config,
             identities,
             tokens,
@@ -285,12 +291,15 @@ impl Resolver {
         &mut self,
         lane: Lane,
         subject: Subject,
+        step: Step,
         answer: &Answer,
         now: &Now<'_>,
         todo: &mut Todo,
     ) {
         match subject {
-            Subject::Token(identity) => self.token_answered(lane, identity, answer, now, todo),
+            Subject::Token(identity) => {
+                self.token_answered(lane, identity, step, answer, now, todo);
+            }
             Subject::Secret(at) => self.secret_answered(lane, at, answer, now, todo),
         }
     }
@@ -425,15 +434,81 @@ impl Resolver {
         let Some(vault) = self.config.vaults.get(slot.key.vault) else {
             return;
         };
-        // Two calls, each within its timeout, and a second for the host.
-        let lease = Span(vault.timeout.0.saturating_mul(2)) + Span::seconds(1);
+        let lease = calls_take(vault.timeout, 1 + vault.identity.most_calls());
         let name = lease_name(&shared_name(vault.uri.host(), &vault.identity, &slot.key));
+        let vault = slot.key.vault;
+        if let Some(hold) = self.hold(vault, now) {
+            return self.secret_held(lane, at, &hold, todo);
+        }
         match take_lease(lane, &name, lease, now) {
             Lease::Ours => self.call_secret(lane, at, now, todo),
             Lease::Until(until) => {
                 self.set_stage(lane, Subject::Secret(at), Stage::Following { until })
             }
         }
+    }
+
+    /// Whether the vault asked everybody to wait, here or at another worker.
+    fn hold(&mut self, vault: usize, now: &Now<'_>) -> Option<Failed> {
+        let name = hold_name(self.config.vaults.get(vault)?.uri.host());
+        let hold = self.holds.get_mut(vault)?;
+        let shared = now.shared.read(&name);
+        let shared = shared.and_then(|(entry, _)| Record::unpack(&name, &entry)?.failed);
+        let latest = |failed: Option<Failed>| failed.map(|f| f.until);
+        if latest(shared) > latest(*hold) {
+            *hold = shared;
+        }
+        hold.filter(|failed| failed.until > now.time)
+    }
+
+    /// Holds back every call to a vault that is too busy.
+    fn hold_vault(&mut self, at: usize, failure: &Failure, now: &Now<'_>, todo: &mut Todo) {
+        let Some(vault) = self.slots.get_mut(at).map(|slot| slot.key.vault) else {
+            return;
+        };
+        let known = self.hold(vault, now);
+        let (Some(hold), Some(place)) = (self.holds.get_mut(vault), self.config.vaults.get(vault))
+        else {
+            return;
+        };
+        // Of calls that were under way together, the first one counts.
+        let attempts = match (known, *hold) {
+            (Some(known), _) => known.attempts,
+            (None, before) => before.map_or(1, |f| f.attempts.saturating_add(1)),
+        };
+        let until = now.time + back_off(failure, attempts, (now.random)());
+        let failed = Failed {
+            reason: failure.reason,
+            at: now.time,
+            until: until.max(known.map_or(until, |f| f.until)),
+            attempts,
+        };
+        *hold = Some(failed);
+        let record = Record {
+            found: None,
+            failed: Some(failed),
+        };
+        let name = hold_name(place.uri.host());
+        put(now.shared, &name, &record.pack(&name));
+        if known.is_none() {
+            todo.log.push(LogLine {
+                warning: true,
+                text: format!(
+                    "event=vault_held vault={} reason={} for_s={}",
+                    place.prefix,
+                    failure.reason.as_str(),
+                    failed.until.until(now.time).ceil_seconds()
+                ),
+            });
+        }
+    }
+
+    /// The secret has to wait as its whole vault does.
+    fn secret_held(&mut self, lane: Lane, at: usize, hold: &Failed, todo: &mut Todo) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.record.failed = Some(*hold);
+        }
+        self.finish_secret(lane, at, todo);
     }
 
     fn set_stage(&mut self, lane: Lane, subject: Subject, stage: Stage) {
@@ -536,6 +611,7 @@ impl Resolver {
         todo.calls.push(Call {
             lane,
             subject,
+            step: Step::Token,
             request,
         });
     }
@@ -589,31 +665,50 @@ impl Resolver {
     }
 
     fn advance_token(&mut self, lane: Lane, identity: usize, now: &Now<'_>, todo: &mut Todo) {
-        let Some(who) = self.identities.get(identity) else {
+        let Some((name, most_calls)) = self
+            .identities
+            .get(identity)
+            .map(|who| (token_name(who), who.most_calls()))
+        else {
             return;
         };
-        let name = token_name(who);
         if self.adopt_shared_token(identity, &name, now) {
             return self.finish_token(lane, identity, None, now, todo);
         }
+        let length = calls_take(self.token_timeout(identity), most_calls);
+        match take_lease(lane, &lease_name(&name), length, now) {
+            Lease::Ours => self.call_token(lane, identity, now, todo),
+            Lease::Until(until) => {
+                self.set_stage(lane, Subject::Token(identity), Stage::Following { until });
+            }
+        }
+    }
+
+    /// The next call on the way to a token.
+    fn call_token(&mut self, lane: Lane, identity: usize, now: &Now<'_>, todo: &mut Todo) {
         let timeout = self.token_timeout(identity);
-        match take_lease(lane, &lease_name(&name), timeout + Span::seconds(1), now) {
-            Lease::Ours => {
-                let Some(who) = self.identities.get(identity) else {
-                    return;
-                };
-                let request = oauth::token_request(who, timeout, &request_id(now));
+        let (Some(who), Some(slot)) = (self.identities.get(identity), self.tokens.get(identity))
+        else {
+            return;
+        };
+        let circumstances = Circumstances {
+            now: now.time,
+            timeout,
+            id: &request_id(now),
+            random: now.random,
+        };
+        match who.next(&slot.progress, &circumstances) {
+            Ok((request, step)) => {
                 let subject = Subject::Token(identity);
                 self.set_stage(lane, subject, Stage::Calling);
                 todo.calls.push(Call {
                     lane,
                     subject,
+                    step,
                     request,
                 });
             }
-            Lease::Until(until) => {
-                self.set_stage(lane, Subject::Token(identity), Stage::Following { until });
-            }
+            Err(failure) => self.token_failed(lane, identity, &failure, now, todo),
         }
     }
 
@@ -650,32 +745,51 @@ impl Resolver {
         &mut self,
         lane: Lane,
         identity: usize,
+        step: Step,
         answer: &Answer,
         now: &Now<'_>,
         todo: &mut Todo,
     ) {
-        let Some(who) = self.identities.get(identity) else {
+        let (Some(who), Some(slot)) =
+            (self.identities.get(identity), self.tokens.get_mut(identity))
+        else {
             return;
         };
-        let name = token_name(who);
-        let failure = match oauth::read_token(who, answer, now.time) {
-            Ok(token) => {
+        match who.read(step, answer, &mut slot.progress, now.time) {
+            Ok(Some(token)) => {
+                let name = token_name(who);
                 put(now.shared, &name, &pack_token(&name, &token));
-                if let Some(slot) = self.tokens.get_mut(identity) {
-                    *slot = TokenSlot {
-                        token: Some(token),
-                        ..TokenSlot::default()
-                    };
-                }
-                None
+                *slot = TokenSlot {
+                    token: Some(token),
+                    progress: std::mem::take(&mut slot.progress),
+                    ..TokenSlot::default()
+                };
+                release_lease(lane, &lease_name(&name), now);
+                self.finish_token(lane, identity, None, now, todo);
             }
-            Err(failure) => {
-                self.log_token_failure(identity, &failure, now, todo);
-                Some(failure)
+            // A request that is gone has no flight any more, and nothing to go on for.
+            Ok(None) if self.flights.contains_key(&(lane, Subject::Token(identity))) => {
+                self.call_token(lane, identity, now, todo);
             }
+            Ok(None) => {}
+            Err(failure) => self.token_failed(lane, identity, &failure, now, todo),
+        }
+    }
+
+    fn token_failed(
+        &mut self,
+        lane: Lane,
+        identity: usize,
+        failure: &Failure,
+        now: &Now<'_>,
+        todo: &mut Todo,
+    ) {
+        let Some(name) = self.identities.get(identity).map(token_name) else {
+            return;
         };
+        self.log_token_failure(identity, failure, now, todo);
         release_lease(lane, &lease_name(&name), now);
-        self.finish_token(lane, identity, failure.as_ref(), now, todo);
+        self.finish_token(lane, identity, Some(failure), now, todo);
     }
 
     fn log_token_failure(
@@ -705,9 +819,8 @@ impl Resolver {
         todo.log.push(LogLine {
             warning: true,
             text: format!(
-                "event=token_failed tenant={} client_id={} reason={} next_try_in_s={} detail={:?}",
-                who.tenant_id,
-                who.client_id,
+                "event=token_failed {} reason={} next_try_in_s={} detail={:?}",
+                who.describe(),
                 failure.reason.as_str(),
                 until.until(now.time).ceil_seconds(),
                 failure.detail
@@ -765,12 +878,21 @@ impl Resolver {
                 };
                 slot.renewed(renewal(now.time, &slot.rules, (now.random)()));
                 slot.logged = None;
+                if let Some(hold) = self.holds.get_mut(slot.key.vault) {
+                    // It answers again: the next wait starts small.
+                    *hold = hold.filter(|failed| failed.until > now.time);
+                }
                 self.epoch += 1;
                 self.publish(lane, at, now);
                 self.finish_secret(lane, at, todo);
             }
             Err(Refusal::Token(failure)) => self.token_refused(lane, at, &failure, now, todo),
-            Err(Refusal::Other(failure)) => self.secret_failed(lane, at, &failure, now, todo),
+            Err(Refusal::Other(failure)) => {
+                if failure.holds_vault {
+                    self.hold_vault(at, &failure, now, todo);
+                }
+                self.secret_failed(lane, at, &failure, now, todo);
+            }
         }
     }
 
@@ -918,15 +1040,6 @@ fn request_id(now: &Now<'_>) -> String {
     id
 }
 
-fn identity_name(identity: &Identity) -> String {
-    format!(
-        "{}/{}/{}",
-        identity.authority.authority(),
-        identity.tenant_id,
-        identity.client_id
-    )
-}
-
 /// The key in shared data: vault, identity, kind, name and version, so that no identity reads what
 /// another one fetched.
 fn shared_name(vault: &str, identity: &Identity, key: &SecretKey) -> String {
@@ -934,13 +1047,22 @@ fn shared_name(vault: &str, identity: &Identity, key: &SecretKey) -> String {
     format!(
         "akv/{}/{vault}/{}/{}/{version}",
         key.collection.as_str(),
-        identity_name(identity),
+        identity.name(),
         key.name
     )
 }
 
 fn token_name(identity: &Identity) -> String {
-    format!("akv/token/{}/{}", identity_name(identity), identity.scope)
+    format!("akv/token/{}/{}", identity.name(), identity.scope)
+}
+
+fn hold_name(vault: &str) -> String {
+    format!("akv/hold/{vault}")
+}
+
+/// How long this many calls, each within its timeout, can take; and a second for the host.
+const fn calls_take(timeout: Span, calls: u64) -> Span {
+    Span(timeout.0.saturating_mul(calls).saturating_add(1000))
 }
 
 fn lease_name(name: &str) -> String {

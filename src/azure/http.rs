@@ -2,14 +2,17 @@
 
 use zeroize::Zeroizing;
 
+use super::dates;
 use crate::failure::{Failure, Reason};
-use crate::time::Span;
+use crate::time::{Span, Timestamp};
 
 /// A request to Azure. Method, path and host hold nothing from a client that was not checked: WasmX sends
 /// them as they are.
 pub struct HttpRequest {
     /// Envoy's cluster, or WasmX's `host:port`.
     pub cluster: String,
+    /// Whether TLS is used: WasmX decides by it, Envoy's cluster decides for itself.
+    pub scheme: Scheme,
     /// `GET` or `POST`.
     pub method: &'static str,
     /// The host, for `:authority`, the TLS server name and its check.
@@ -23,6 +26,29 @@ pub struct HttpRequest {
     /// How long the call may take.
     pub timeout: Span,
 }
+
+/// `:scheme`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS: managed identities' endpoints and sidecars have none.
+    Http,
+    /// With TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As WasmX wants it: any other spelling would be sent without TLS.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// Longest `Retry-After` that is believed.
+const LONGEST_WAIT: Span = Span::seconds(3600);
 
 /// What became of a call, the same for every host.
 pub enum Answer {
@@ -41,8 +67,22 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// `x-ms-request-id`, if any: what Azure's support asks for.
     pub request_id: Option<String>,
+    /// `www-authenticate`, if any.
+    pub challenge: Option<String>,
     /// The body; it may hold a secret or a token.
     pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Response {
+    /// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), an hour at the most. A date is
+    /// taken by our clock.
+    #[must_use]
+    pub fn retry_after(&self, now: Timestamp) -> Option<Span> {
+        let text = self.retry_after.as_deref()?.trim();
+        let seconds = text.parse().ok().map(Span::seconds);
+        let wait = seconds.or_else(|| dates::http_date(text).map(|at| at.until(now)))?;
+        Some(wait.min(LONGEST_WAIT))
+    }
 }
 
 /// Why there is no answer.
@@ -118,5 +158,24 @@ mod tests {
         let mut out = Vec::new();
         push_encoded(&mut out, b"a~b+c&d=e f/%\xff");
         assert_eq!(out, b"a~b%2Bc%26d%3De%20f%2F%25%FF");
+    }
+    #[test]
+    fn retry_after_in_both_forms() {
+        let now = Timestamp(784_111_777_000);
+        for (text, wait) in [
+            ("7", Some(Span::seconds(7))),
+            (" 120 ", Some(Span::seconds(120))),
+            ("99999999", Some(LONGEST_WAIT)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(Span::seconds(30))),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(Span(0))),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            let response = Response {
+                retry_after: Some(text.into()),
+                ..Response::default()
+            };
+            assert_eq!(response.retry_after(now), wait, "{text}");
+        }
     }
 }

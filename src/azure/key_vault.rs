@@ -5,15 +5,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::challenge::Challenge;
 use super::forms::Collection;
-use super::http::{Answer, HttpRequest, Response};
+use super::http::{Answer, HttpRequest, Response, Scheme};
+use super::identity::{App, Credential, Tenant};
 use crate::config::Vault;
 use crate::failure::{Failure, Reason};
 use crate::secret::SecretValue;
-use crate::time::{Span, Timestamp};
-
-/// Longest `Retry-After` that is believed.
-const LONGEST_WAIT: Span = Span::seconds(3600);
+use crate::time::Timestamp;
 
 /// A secret as the vault gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +47,7 @@ pub fn secret_request(
     let bearer = String::from_utf8(bearer).unwrap_or_default();
     HttpRequest {
         cluster: vault.cluster.clone(),
+        scheme: Scheme::Https,
         method: "GET",
         authority: vault.uri.authority(),
         path,
@@ -106,6 +106,7 @@ struct ErrorBody {
 #[serde(default)]
 struct ErrorDetail {
     code: String,
+    message: String,
     innererror: InnerError,
 }
 
@@ -139,7 +140,7 @@ pub fn read_secret(
         Answer::Failed(failure) => return Err(Refusal::Other(failure.explain(&vault.cluster))),
     };
     if response.status != 200 {
-        return Err(refused(response));
+        return Err(refused(vault, response, now));
     }
     let (value, attributes) = read_bundle(collection, &response.body).map_err(|_| {
         let detail = format!(
@@ -200,45 +201,15 @@ fn usable(value: SecretValue, attributes: &Attributes, now: Timestamp) -> Result
     Ok(secret)
 }
 
-fn refused(response: &Response) -> Refusal {
+fn refused(vault: &Vault, response: &Response, now: Timestamp) -> Refusal {
     let body: ErrorBody = serde_json::from_slice(&response.body).unwrap_or_default();
     let inner = body.error.innererror.code.as_str();
-    let (reason, advice) = match (response.status, inner) {
-        (401, _) => (
-            Reason::Credentials,
-            "Key Vault does not accept the token; check that tenant_id is the vault's tenant",
-        ),
-        (403, "SecretDisabled") => (
-            Reason::Disabled,
-            "the secret is disabled; enable it or take another version",
-        ),
-        (403, "ForbiddenByFirewall" | "ForbiddenByConnection") => (
-            Reason::Forbidden,
-            "the vault's network rules do not let this gateway in",
-        ),
-        (403, _) => (
-            Reason::Forbidden,
-            "the identity may not read this secret; give it the role Key Vault Secrets User or a get policy",
-        ),
-        (404, _) => (
-            Reason::NotFound,
-            "the vault has no secret of this name or version",
-        ),
-        (429, _) => (Reason::Throttled, "Key Vault asked us to slow down"),
-        (504, _) => (Reason::Timeout, "no answer in time"),
-        (status, _) if status >= 500 => (
-            Reason::Unavailable,
-            "Key Vault could not be reached or is at fault",
-        ),
-        _ => (
-            Reason::BadAnswer,
-            "Key Vault did not understand the request; check vault_uri and api_version",
-        ),
-    };
+    let (reason, advice) = advice(vault, response.status, &body.error);
     let mut detail = format!("{advice} (status {}", response.status);
     for text in [
         body.error.code.as_str(),
         inner,
+        akv_code(&body.error.message),
         response.request_id.as_deref().unwrap_or(""),
     ] {
         if is_plain(text) {
@@ -247,8 +218,13 @@ fn refused(response: &Response) -> Refusal {
         }
     }
     detail.push(')');
+    if response.status == 401 {
+        detail.push_str(&other_tenant(vault, response));
+    }
     let failure = Failure {
-        retry_after: retry_after(response),
+        retry_after: response.retry_after(now),
+        // The whole vault is too busy, or away: more calls would make it worse.
+        holds_vault: matches!(response.status, 429 | 503),
         ..Failure::new(reason, detail)
     };
     if response.status == 401 {
@@ -258,23 +234,102 @@ fn refused(response: &Response) -> Refusal {
     }
 }
 
+/// What to do about it. The codes are those of Key Vault's REST API
+/// (<https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>).
+fn advice(vault: &Vault, status: u16, error: &ErrorDetail) -> (Reason, String) {
+    let who = || vault.identity.describe();
+    let (reason, text) = match (status, error.innererror.code.as_str(), error.code.as_str()) {
+        (401, ..) => (
+            Reason::Credentials,
+            "Key Vault does not accept the token; check that tenant_id is the vault's tenant",
+        ),
+        (403, "SecretDisabled", _) => (
+            Reason::Disabled,
+            "the secret is disabled; enable it or take another version",
+        ),
+        (403, "ForbiddenByFirewall", _) => (
+            Reason::Forbidden,
+            "the vault's firewall does not let this gateway in; add its address or network to the vault's networking rules",
+        ),
+        (403, "ForbiddenByConnection", _) => (
+            Reason::Forbidden,
+            "the vault is reached by private endpoints only; let the gateway's DNS resolve the vault to its private address",
+        ),
+        (403, "ForbiddenByPolicy" | "AccessDenied", _) => {
+            let text = format!(
+                "the vault's access policy does not let this identity read secrets; add a get policy ({})",
+                who()
+            );
+            return (Reason::Forbidden, text);
+        }
+        (403, ..) => {
+            let text = format!(
+                "this identity may not read this secret; give it the role Key Vault Secrets User ({})",
+                who()
+            );
+            return (Reason::Forbidden, text);
+        }
+        (404, _, "SecretNotFound" | "CertificateNotFound" | "KeyNotFound" | "") => (
+            Reason::NotFound,
+            "the vault has no secret of this name or version; if it was deleted lately, it can be recovered",
+        ),
+        (404, ..) => (Reason::NotFound, "the vault has no such object"),
+        (409, ..) => (Reason::NotFound, "the secret is being deleted or recovered"),
+        (429, ..) => (
+            Reason::Throttled,
+            "Key Vault asked us to slow down; a longer ttl makes fewer calls",
+        ),
+        (504, ..) => (Reason::Timeout, "no answer in time"),
+        (status, ..) if status >= 500 => (
+            Reason::Unavailable,
+            "Key Vault could not be reached or is at fault",
+        ),
+        _ => (
+            Reason::BadAnswer,
+            "Key Vault did not understand the request; check vault_uri and api_version",
+        ),
+    };
+    (reason, text.to_owned())
+}
+
+/// `AKV10000` out of a message's beginning.
+fn akv_code(message: &str) -> &str {
+    let code = message.split(':').next().unwrap_or_default();
+    if code.starts_with("AKV") { code } else { "" }
+}
+
+/// The vault's challenge says which tenant it is in: a wrong `tenant_id` is the usual mistake.
+fn other_tenant(vault: &Vault, response: &Response) -> String {
+    let challenge = response.challenge.as_deref().and_then(Challenge::parse);
+    let Credential::App(App {
+        tenant: Tenant::Known(ours),
+        ..
+    }) = &vault.identity.credential
+    else {
+        return String::new();
+    };
+    match challenge {
+        Some(theirs) if theirs.tenant != *ours => {
+            format!(
+                "; the vault is in the tenant {}, tenant_id is {ours}",
+                theirs.tenant
+            )
+        }
+        _ => String::new(),
+    }
+}
+
 /// A code or an id: nothing else of a stranger's text gets into our log.
 fn is_plain(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     !text.is_empty() && text.len() <= 64 && text.bytes().all(plain)
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3), an hour at the most. The form with a date is not
-/// read here.
-pub(super) fn retry_after(response: &Response) -> Option<Span> {
-    let seconds = response.retry_after.as_deref()?.trim().parse().ok()?;
-    Some(Span::seconds(seconds).min(LONGEST_WAIT))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::time::Span;
 
     fn vault() -> Vault {
         let json = br#"{"vaults":[{"name":"azure","prefix":"azure","config":{"vault_uri":"https://v.vault.azure.net",

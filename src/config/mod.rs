@@ -1,16 +1,18 @@
 //! The plugin configuration: JSON and environment in, a checked [`Config`] or every problem out. It makes
 //! no connection and fetches nothing.
 
+mod identity;
 mod reader;
 mod uri;
 
 use serde_json::Value;
 
 pub use reader::Problem;
-pub use uri::HttpsUri;
+pub use uri::{HttpUrl, HttpsUri};
 
 use self::reader::{Fields, Problems};
 use crate::azure::forms::Kind;
+use crate::azure::identity::Identity;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, Policy};
 use crate::reference::Reference;
@@ -22,9 +24,6 @@ use crate::time::Span;
 const MAX_TTL: f64 = 1e8;
 /// The prefix of the vault that the environment makes: the name of Kong's strategy.
 const ENVIRONMENTS: &str = "azure";
-const DEFAULT_AUTHORITY: &str = "https://login.microsoftonline.com";
-/// The resource of the public cloud's vaults.
-const SCOPE: &str = "https://vault.azure.net/.default";
 /// Served by every Key Vault; newer ones change nothing for reading secrets.
 const DEFAULT_API_VERSION: &str = "7.4";
 
@@ -62,23 +61,6 @@ pub struct Vault {
     pub base64_decode: bool,
     /// The `api-version` of Key Vault's data plane.
     pub api_version: String,
-}
-
-/// A client secret of an app registration (client credentials grant).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The token endpoint's host.
-    pub authority: HttpsUri,
-    /// Envoy's cluster, or WasmX's `host:port`, for the authority.
-    pub cluster: String,
-    /// The directory, by id or domain.
-    pub tenant_id: String,
-    /// The app registration.
-    pub client_id: String,
-    /// Its secret.
-    pub client_secret: SecretValue,
-    /// What the token is for.
-    pub scope: String,
 }
 
 /// Kong's three times (`kong/pdk/vault.lua`, as documented: a ttl of 0, or none, is no rotation).
@@ -381,8 +363,14 @@ fn read_vault_config(
     settings.text("location");
     let uri = settings.required("vault_uri");
     let uri = settings.uri("vault_uri", uri);
-    let identity = read_identity(&mut settings);
     let cluster = settings.fields.text("vault_cluster");
+    let cluster = cluster.or_else(|| uri.as_ref().map(HttpsUri::upstream));
+    let target = identity::Target {
+        uri: uri.as_ref(),
+        cluster: cluster.as_deref(),
+        kind,
+    };
+    let identity = identity::read(&mut settings, &target);
     let cache = CacheRules {
         ttl: settings
             .span("ttl")
@@ -413,7 +401,7 @@ fn read_vault_config(
     settings.fields.done();
     let uri = uri?;
     Some(Vault {
-        cluster: cluster.unwrap_or_else(|| uri.upstream()),
+        cluster: cluster?,
         prefix,
         uri,
         kind,
@@ -423,51 +411,6 @@ fn read_vault_config(
         base64_decode,
         api_version,
     })
-}
-
-fn read_identity(settings: &mut Settings<'_, '_>) -> Option<Identity> {
-    settings.fields.choice("identity", &[("client_secret", ())]);
-    let authority = settings.fields.text("authority_host");
-    let authority = authority.unwrap_or_else(|| DEFAULT_AUTHORITY.into());
-    let authority = settings.uri("authority_host", Some(authority));
-    let cluster = settings.fields.text("identity_cluster");
-    let tenant_id = settings.required("tenant_id");
-    if tenant_id
-        .as_deref()
-        .is_some_and(|tenant| !is_tenant(tenant))
-    {
-        settings
-            .fields
-            .problem("tenant_id", "must be a tenant's id or domain name");
-    }
-    let client_id = settings.required("client_id");
-    let prefix = settings.fields.text("credentials_prefix");
-    let variable = format!("{}_CLIENT_SECRET", prefix.unwrap_or_else(|| "AZURE".into()));
-    let secret = settings.fields.text("client_secret");
-    let secret = secret.or_else(|| (settings.env)(&variable).filter(|s| !s.is_empty()));
-    if secret.is_none() {
-        let message = format!(
-            "is missing; set the environment variable {variable} and let the gateway pass it on \
-             (Envoy: vm_config.environment_variables, Kong: KONG_NGINX_MAIN_ENV)"
-        );
-        settings.fields.problem("client_secret", message);
-    }
-    let authority = authority?;
-    Some(Identity {
-        cluster: cluster.unwrap_or_else(|| authority.upstream()),
-        authority,
-        tenant_id: tenant_id?,
-        client_id: client_id?,
-        client_secret: SecretValue::new(secret?),
-        scope: SCOPE.into(),
-    })
-}
-
-/// It becomes part of a path, which WasmX sends as it is.
-fn is_tenant(tenant: &str) -> bool {
-    tenant
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> Request {

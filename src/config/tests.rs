@@ -1,6 +1,7 @@
 //! Configurations, good and bad: what they mean, and that every error has its path.
 
 use super::*;
+use crate::azure::identity::{Credential, Managed, Proof, Service, Tenant, UserAssigned};
 
 fn no_env(_: &str) -> Option<String> {
     None
@@ -31,8 +32,12 @@ fn the_designs_vault_is_read() {
     assert_eq!(vault.cache.ttl, Span::seconds(300));
     assert_eq!(vault.cache.neg_ttl, Span::seconds(10));
     assert_eq!(vault.cache.resurrect_ttl, Span::seconds(100));
-    assert_eq!(vault.identity.client_secret.expose(), b"s3cret");
-    assert_eq!(vault.identity.authority.host(), "login.microsoftonline.com");
+    let Credential::App(app) = &vault.identity.credential else {
+        panic!("{:?}", vault.identity);
+    };
+    assert_eq!(app.proof, Proof::Secret(SecretValue::new("s3cret")));
+    assert_eq!(app.authority.host(), "login.microsoftonline.com");
+    assert_eq!(vault.identity.scope, "https://vault.azure.net/.default");
     assert_eq!(config.on_error, OnError::Deny);
 }
 
@@ -69,7 +74,6 @@ fn every_problem_is_named_at_once_with_its_path() {
         "vaults[0].prefix: must be at least two",
         "vaults[0].config.vault_url: is not a known field; did you mean `vault_uri`?",
         "vaults[0].config.vault_uri: is missing",
-        "vaults[0].config.tenant_id: is missing",
         "vaults[0].config.client_id: must be a text, not a number",
         "vaults[0].config.client_secret: must be a text, not a list",
         "vaults[0].config.ttl: must be from 0 to 100000000, not -1",
@@ -162,4 +166,305 @@ fn a_certificate_has_no_part_of_that_name() {
         problems[0].starts_with("request.set.headers.x-a: asks for \"pfx\""),
         "{problems:?}"
     );
+}
+
+/// The identity of a vault with these settings in this environment, or the problems.
+fn identity(config: &str, variables: &[(&str, &str)]) -> Result<Identity, Vec<String>> {
+    let json = format!(r#"{{"vaults":[{{"name":"azure","prefix":"az","config":{{{config}}}}}]}}"#);
+    let env = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    parse(&json, &env).map(|config| config.vaults[0].identity.clone())
+}
+
+const URI: &str = r#""vault_uri":"https://v.vault.azure.net""#;
+
+#[test]
+fn the_identity_is_worked_out_in_the_order_of_azures_sdks() {
+    let kind = |config: &str, variables: &[(&str, &str)]| match identity(
+        &format!("{URI},{config}"),
+        variables,
+    )
+    .unwrap()
+    .credential
+    {
+        Credential::App(app) => app.proof.kind().to_owned(),
+        Credential::Managed(managed) => managed.service.as_str().to_owned(),
+    };
+    let app = r#""tenant_id":"t","client_id":"c""#;
+    let url = ("AZURE_FEDERATED_TOKEN_URL", "http://127.0.0.1:8181/token");
+    let secret = ("AZURE_CLIENT_SECRET", "s");
+    let service = [
+        ("IDENTITY_ENDPOINT", "http://127.0.0.1:42/msi/token"),
+        ("IDENTITY_HEADER", "h"),
+    ];
+    let old = [
+        ("MSI_ENDPOINT", "http://127.0.0.1:42/msi/token"),
+        ("MSI_SECRET", "h"),
+    ];
+    assert_eq!(kind(app, &[secret, url]), "client_secret");
+    assert_eq!(
+        kind(app, &[url, service[0], service[1]]),
+        "workload_identity"
+    );
+    assert_eq!(
+        kind(app, &[("AZURE_FEDERATED_TOKEN", "a.b.c")]),
+        "workload_identity"
+    );
+    assert_eq!(kind(app, &service), "app_service");
+    assert_eq!(kind(r#""client_id":"c""#, &old), "app_service_2017");
+    assert_eq!(
+        kind(
+            r#""description":null"#.replace("description", "ttl").as_str(),
+            &[]
+        ),
+        "imds"
+    );
+    assert_eq!(
+        kind(
+            r#""identity":"managed_identity","tenant_id":"t","client_id":"c""#,
+            &[secret]
+        ),
+        "imds"
+    );
+    let variables = [secret, ("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
+    assert_eq!(kind(r#""ttl":1"#, &variables), "client_secret");
+}
+
+#[cfg(feature = "client_certificate")]
+#[test]
+fn a_certificate_comes_from_the_environment_in_one_line_too() {
+    let pem = include_str!("../../tests/data/keys/bundle.pem");
+    let app = format!(r#"{URI},"tenant_id":"t","client_id":"c""#);
+    let one = identity(&app, &[("AZURE_CLIENT_CERTIFICATE", pem)]).unwrap();
+    let other = identity(
+        &app,
+        &[("AZURE_CLIENT_CERTIFICATE", &pem.replace('\n', "\\n"))],
+    )
+    .unwrap();
+    assert_eq!(one, other);
+    let problems = identity(&app, &[("AZURE_CLIENT_CERTIFICATE", "hush")]).unwrap_err();
+    assert!(
+        problems[0].contains("client_certificate: holds no PRIVATE KEY"),
+        "{problems:?}"
+    );
+    assert!(!problems[0].contains("hush"));
+}
+
+#[cfg(not(feature = "client_certificate"))]
+#[test]
+fn a_build_without_certificates_says_so() {
+    let app = format!(r#"{URI},"tenant_id":"t","client_id":"c""#);
+    let problems = identity(&app, &[("AZURE_CLIENT_CERTIFICATE", "x")]).unwrap_err();
+    assert!(
+        problems[0].contains("--features client_certificate"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn managed_identities_by_every_id() {
+    let managed = |config: &str| match identity(&format!("{URI},{config}"), &[])
+        .unwrap()
+        .credential
+    {
+        Credential::Managed(managed) => managed,
+        other => panic!("{other:?}"),
+    };
+    let Managed {
+        service,
+        url,
+        user_assigned,
+        ..
+    } = managed(r#""object_id":"o""#);
+    assert_eq!(
+        (service, url.upstream().as_str()),
+        (Service::Imds, "169.254.169.254:80")
+    );
+    assert_eq!(user_assigned, Some(UserAssigned::ObjectId("o".into())));
+    let user =
+        managed(r#""identity":"managed_identity","resource_id":"/subscriptions/s""#).user_assigned;
+    assert_eq!(
+        user,
+        Some(UserAssigned::ResourceId("/subscriptions/s".into()))
+    );
+    assert_eq!(
+        managed(r#""client_id":"c""#).user_assigned,
+        Some(UserAssigned::ClientId("c".into()))
+    );
+}
+
+#[test]
+fn clouds_belong_together() {
+    let app = r#""client_id":"c","client_secret":"s""#;
+    let read = |host: &str, more: &str| {
+        let identity = identity(&format!(r#""vault_uri":"https://{host}",{app}{more}"#), &[])?;
+        let Credential::App(app) = identity.credential else {
+            panic!("no app");
+        };
+        Ok::<_, Vec<String>>((app.authority.host().to_owned(), identity.scope))
+    };
+    let public = (
+        "login.microsoftonline.com".into(),
+        "https://vault.azure.net/.default".into(),
+    );
+    assert_eq!(read("v.vault.azure.net", ""), Ok(public));
+    let gov = (
+        "login.microsoftonline.us".into(),
+        "https://vault.usgovcloudapi.net/.default".into(),
+    );
+    assert_eq!(read("v.vault.usgovcloudapi.net", ""), Ok(gov));
+    let china = (
+        "login.partner.microsoftonline.cn".into(),
+        "https://vault.azure.cn/.default".into(),
+    );
+    assert_eq!(
+        read(
+            "v.vault.azure.cn",
+            r#","authority_host":"https://login.partner.microsoftonline.cn""#
+        ),
+        Ok(china)
+    );
+    let own = (
+        "login.test".into(),
+        "https://vault.azure.net/.default".into(),
+    );
+    assert_eq!(
+        read(
+            "kv.internal.test",
+            r#","cloud":"custom","dns_suffix":"internal.test","authority_host":"https://login.test""#
+        ),
+        Ok(own)
+    );
+    for (host, more, problem) in [
+        (
+            "v.vault.azure.com",
+            "",
+            "vault_uri: has the host v.vault.azure.com, which is no vault",
+        ),
+        (
+            "v.vault.azure.net",
+            r#","cloud":"china""#,
+            "cloud: does not go with vault_uri, which is in public",
+        ),
+        (
+            "v.vault.azure.net",
+            r#","authority_host":"https://login.microsoftonline.us""#,
+            "authority_host: is of us_government",
+        ),
+        (
+            "v.vault.azure.net",
+            r#","authority_host":"https://login.microsoftonline.co""#,
+            "authority_host: is of no cloud",
+        ),
+        (
+            "v.vault.azure.net",
+            r#","scope":"https://x/.default""#,
+            "scope: belongs to cloud custom",
+        ),
+        ("kv.test", r#","cloud":"custom""#, "dns_suffix: is missing"),
+        (
+            "kv.tset",
+            r#","cloud":"custom","dns_suffix":"kv.test""#,
+            "vault_uri: has the host kv.tset, which is not within",
+        ),
+        ("h.managedhsm.azure.net", "", "type: must be keys"),
+    ] {
+        let problems = read(host, more).unwrap_err();
+        assert!(
+            problems.iter().any(|p| p.contains(problem)),
+            "{problem}\n{problems:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_sandbox_cannot_do_is_refused_with_the_reason() {
+    let arc = [
+        ("IDENTITY_ENDPOINT", "http://localhost:40342/x"),
+        ("IMDS_ENDPOINT", "http://localhost:40342"),
+    ];
+    let fabric = [
+        ("IDENTITY_ENDPOINT", "https://x/y"),
+        ("IDENTITY_SERVER_THUMBPRINT", "t"),
+        ("IDENTITY_HEADER", "h"),
+    ];
+    let file = [("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")];
+    let cases: [(&str, &[(&str, &str)], &str); 10] = [
+        (
+            r#""identity":"azure_arc""#,
+            &[],
+            "impossible here: Azure Arc proves itself by a file",
+        ),
+        (
+            r#""identity":"azure_cli""#,
+            &[],
+            "impossible here: it runs a program",
+        ),
+        (
+            r#""identity":"secret""#,
+            &[],
+            "must be one of client_secret",
+        ),
+        (r#""ttl":1"#, &arc, "Azure Arc proves itself by a file"),
+        (r#""ttl":1"#, &fabric, "Service Fabric wants"),
+        (
+            r#""ttl":1"#,
+            &[("MSI_ENDPOINT", "http://x/y")],
+            "Cloud Shell is no place",
+        ),
+        (
+            r#""ttl":1"#,
+            &[("IDENTITY_ENDPOINT", "http://x/y")],
+            "needs the environment variable IDENTITY_HEADER",
+        ),
+        (
+            r#""tenant_id":"t","client_id":"c""#,
+            &file,
+            "AZURE_FEDERATED_TOKEN_FILE names a file",
+        ),
+        (
+            r#""identity":"workload_identity","tenant_id":"t","client_id":"c""#,
+            &file,
+            "federated_token_url: is missing",
+        ),
+        (
+            r#""object_id":"o","client_id":"c""#,
+            &[],
+            "object_id: is one too many",
+        ),
+    ];
+    for (config, variables, problem) in cases {
+        let problems = identity(&format!("{URI},{config}"), variables).unwrap_err();
+        assert!(
+            problems.iter().any(|p| p.contains(problem)),
+            "{problem}\n{problems:#?}"
+        );
+    }
+    let problems = identity(
+        &format!(r#"{URI},"tenant_id":"t","client_id":"c","client_secret":"s","object_id":"o""#),
+        &[],
+    )
+    .unwrap_err();
+    assert!(
+        problems[0].contains("object_id: means nothing with identity client_secret"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn without_a_tenant_the_vault_is_asked() {
+    let identity = identity(
+        &format!(r#"{URI},"client_id":"c","client_secret":"s""#),
+        &[],
+    )
+    .unwrap();
+    let Credential::App(app) = &identity.credential else {
+        panic!("{identity:?}");
+    };
+    assert!(
+        matches!(&app.tenant, Tenant::OfVault { uri, check_resource: true, .. } if uri.host() == "v.vault.azure.net")
+    );
+    assert_eq!(identity.most_calls(), 2);
 }

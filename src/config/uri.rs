@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::azure::http::Scheme;
+
 /// A parsed `https` URI without path, query or user (RFC 3986, the part of it that Azure's endpoints use).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpsUri {
@@ -62,6 +64,85 @@ impl fmt::Display for HttpsUri {
     }
 }
 
+/// An `http` or `https` URL without user, query and fragment: where managed identities and federated
+/// tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl {
+    scheme: Scheme,
+    authority: String,
+    path: String,
+}
+
+impl HttpUrl {
+    /// Reads a URL; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (Scheme::Https, rest),
+            (_, Some(rest)) => (Scheme::Http, rest),
+            _ => return Err(format!("must start with http:// or https://, not {text:?}")),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, Some(parse_port(port, text)?)),
+            None => (authority, None),
+        };
+        if !is_host(host) {
+            return Err(format!("has no valid host name: {text:?}"));
+        }
+        // WasmX sends the path as it is.
+        let plain = |b: u8| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b);
+        if !path.bytes().all(plain) {
+            return Err(format!("must have a plain path without a query: {text:?}"));
+        }
+        let host = host.to_ascii_lowercase();
+        Ok(Self {
+            scheme,
+            authority: port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
+            path: if path.is_empty() { "/" } else { path }.to_owned(),
+        })
+    }
+
+    /// With or without TLS.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// `host` or `host:port`.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Begins with a slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// `host:port` with the port always there.
+    #[must_use]
+    pub fn upstream(&self) -> String {
+        match (self.authority.contains(':'), self.scheme) {
+            (true, _) => self.authority.clone(),
+            (false, Scheme::Http) => format!("{}:80", self.authority),
+            (false, Scheme::Https) => format!("{}:443", self.authority),
+        }
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}://{}{}",
+            self.scheme.as_str(),
+            self.authority,
+            self.path
+        )
+    }
+}
+
 fn parse_port(port: &str, text: &str) -> Result<u16, String> {
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
@@ -95,6 +176,36 @@ mod tests {
                 .authority(),
             "localhost:8443"
         );
+    }
+
+    #[test]
+    fn urls_with_and_without_tls() {
+        let url =
+            |text| HttpUrl::parse(text).map(|u| (u.scheme(), u.upstream(), u.path().to_owned()));
+        let http = Scheme::Http;
+        assert_eq!(
+            url("http://169.254.169.254/metadata/x"),
+            Ok((http, "169.254.169.254:80".into(), "/metadata/x".into()))
+        );
+        assert_eq!(
+            url("http://Localhost:42356"),
+            Ok((http, "localhost:42356".into(), "/".into()))
+        );
+        assert_eq!(
+            url("https://tokens.svc/a"),
+            Ok((Scheme::Https, "tokens.svc:443".into(), "/a".into()))
+        );
+        for bad in [
+            "ftp://x",
+            "http://",
+            "http://a b/",
+            "http://a/b?c",
+            "http://a/\r\nx: y",
+            "http://u@h/",
+            "http://h:0/",
+        ] {
+            assert!(HttpUrl::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

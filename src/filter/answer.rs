@@ -63,6 +63,7 @@ fn read_response(host: &impl Host, body_size: usize) -> Option<Response> {
     (body.len() >= body_size).then(|| Response {
         status,
         retry_after: headers.text("retry-after").map(ToOwned::to_owned),
+        challenge: headers.text("www-authenticate").map(ToOwned::to_owned),
         request_id: headers.text("x-ms-request-id").map(ToOwned::to_owned),
         body,
     })

@@ -12,6 +12,7 @@ use super::host::{Buffer, Dialect, Host, Level, Map, OutgoingCall, Refused, Writ
 use super::request::{self, Denial, Edit, Header, Verdict};
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
+use crate::azure::identity::Step;
 use crate::config::Config;
 use crate::failure::Reason;
 use crate::reference::Reference;
@@ -36,6 +37,7 @@ pub(super) struct PendingCall {
     pub(super) root: u32,
     lane: Lane,
     subject: Subject,
+    step: Step,
 }
 
 /// A filter in its life: configured, not configured, or configured wrongly.
@@ -163,7 +165,7 @@ impl Gateway {
         if let Self::Ready(ready) = self {
             let mut todo = Todo::default();
             ready.with_now(host, |resolver, now| {
-                resolver.answered(call.lane, call.subject, answer, now, &mut todo);
+                resolver.answered(call.lane, call.subject, call.step, answer, now, &mut todo);
             });
             ready.carry_out(call.root, todo, host, calls);
         }
@@ -453,6 +455,7 @@ impl Ready {
             let Some(Call {
                 lane,
                 subject,
+                step,
                 request,
             }) = todo.calls.pop()
             else {
@@ -466,6 +469,7 @@ impl Ready {
                             root,
                             lane,
                             subject,
+                            step,
                         },
                     );
                 }
@@ -475,7 +479,8 @@ impl Ready {
                         _ => CallFailure::NotSent,
                     };
                     self.with_now(host, |resolver, now| {
-                        resolver.answered(lane, subject, &Answer::Failed(failure), now, &mut todo);
+                        let answer = Answer::Failed(failure);
+                        resolver.answered(lane, subject, step, &answer, now, &mut todo);
                     });
                 }
             }
@@ -649,7 +654,7 @@ fn reply(host: &impl Host, status: u32, body: &serde_json::Value, retry_after: O
 fn send(host: &impl Host, request: &HttpRequest) -> Result<u32, Refused> {
     let mut headers: Vec<(&[u8], &[u8])> = vec![
         (b":method", request.method.as_bytes()),
-        (b":scheme", b"https"),
+        (b":scheme", request.scheme.as_str().as_bytes()),
         (b":authority", request.authority.as_bytes()),
         (b":path", request.path.as_bytes()),
         (b"user-agent", USER_AGENT.as_bytes()),

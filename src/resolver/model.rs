@@ -272,9 +272,14 @@ impl<'s> Model<'s> {
         if secret && status == 404 && self.usable().is_none() {
             self.missing_until = self.time + self.settings.neg_ttl * 1000;
         }
-        let Call { lane, subject, .. } = first.call;
+        let Call {
+            lane,
+            subject,
+            step,
+            ..
+        } = first.call;
         self.on(first.worker, |resolver, now, todo| {
-            resolver.answered(lane, subject, answer, now, todo)
+            resolver.answered(lane, subject, step, answer, now, todo)
         });
     }
 

@@ -88,8 +88,10 @@ impl<'s> World<'s> {
             body: Zeroizing::new(body.as_bytes().to_vec()),
             ..Response::default()
         });
-        self.at(|now, todo| resolver.answered(call.lane, call.subject, &answer, now, todo))
-            .0
+        self.at(|now, todo| {
+            resolver.answered(call.lane, call.subject, call.step, &answer, now, todo)
+        })
+        .0
     }
 
     fn token(&self, resolver: &mut Resolver, call: &Call) -> Todo {
@@ -281,6 +283,7 @@ fn an_old_value_serves_when_azure_fails_until_its_resurrection_ends() {
         resolver.answered(
             call.calls[0].lane,
             call.calls[0].subject,
+            call.calls[0].step,
             &answer,
             now,
             todo,

@@ -1,0 +1,565 @@
+//! Which identity a vault's settings describe, and which cloud it is in. What cannot work in a sandbox is
+//! refused here with the reason. It asks nobody.
+
+use super::reader::Fields;
+use super::uri::{HttpUrl, HttpsUri};
+use super::{SecretValue, Settings};
+use crate::azure::challenge::{is_tenant, is_within};
+use crate::azure::cloud::{self, CLOUDS, Cloud};
+use crate::azure::forms::Kind;
+use crate::azure::identity::assertion::ClientCertificate;
+use crate::azure::identity::{
+    App, Credential, Identity, Managed, Proof, Service, Tenant, UserAssigned,
+};
+
+const IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
+
+/// A vault as far as its identity depends on it.
+pub(super) struct Target<'a> {
+    pub(super) uri: Option<&'a HttpsUri>,
+    pub(super) cluster: Option<&'a str>,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    ClientSecret,
+    ClientCertificate,
+    WorkloadIdentity,
+    ManagedIdentity,
+}
+
+const CHOICES: [(&str, Choice); 4] = [
+    ("client_secret", Choice::ClientSecret),
+    ("client_certificate", Choice::ClientCertificate),
+    ("workload_identity", Choice::WorkloadIdentity),
+    ("managed_identity", Choice::ManagedIdentity),
+];
+
+/// Everything below `config` that has to do with who asks.
+struct Given {
+    prefix: String,
+    tenant_id: Option<String>,
+    client_id: Option<String>,
+    secret: Option<SecretValue>,
+    certificate: Option<String>,
+    token: Option<SecretValue>,
+    token_url: Option<String>,
+    token_cluster: Option<String>,
+    source: Option<Service>,
+    endpoint: Option<String>,
+    object_id: Option<String>,
+    resource_id: Option<String>,
+    cluster: Option<String>,
+}
+
+/// The cloud that a vault's token is for.
+struct Place {
+    scope: String,
+    authority: Option<HttpsUri>,
+    check_resource: bool,
+}
+
+/// Reads the identity; `None` when there is a problem, which then is among the problems.
+pub(super) fn read(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Identity> {
+    let chosen = chosen(&mut settings.fields);
+    let given = Given::read(settings);
+    let place = place(settings, &given.prefix, target);
+    let choice = match chosen {
+        Chosen::Wrong => return None,
+        Chosen::As(choice) => choice,
+        Chosen::Nothing => guess(settings, &given)?,
+    };
+    given.complain_about_strays(settings, choice);
+    let place = place?;
+    if choice == Choice::ManagedIdentity {
+        return managed(settings, given, place);
+    }
+    app(settings, given, place, choice, target)
+}
+
+enum Chosen {
+    Nothing,
+    As(Choice),
+    Wrong,
+}
+
+/// `identity`, with a reason for those of Azure's that are impossible here.
+fn chosen(fields: &mut Fields<'_>) -> Chosen {
+    let Some(word) = fields.text("identity") else {
+        return Chosen::Nothing;
+    };
+    if let Some((_, choice)) = CHOICES.iter().find(|(known, _)| *known == word) {
+        return Chosen::As(*choice);
+    }
+    let why = match word.as_str() {
+        "azure_arc" | "arc" => {
+            "is impossible here: Azure Arc proves itself by a file, and a filter cannot read files; use client_secret or client_certificate"
+        }
+        "azure_cli" | "azure_developer_cli" | "azure_powershell" | "developer_tools" => {
+            "is impossible here: it runs a program, and a filter cannot; use client_secret"
+        }
+        "cloud_shell" | "service_fabric" | "azure_ml" => {
+            "is not supported: gateways do not run there; use client_secret or client_certificate"
+        }
+        _ => "",
+    };
+    let words = CHOICES.map(|(word, _)| word).join(", ");
+    let message = if why.is_empty() {
+        format!("must be one of {words}, not {word:?}")
+    } else {
+        format!("{word:?} {why}")
+    };
+    fields.problem("identity", message);
+    Chosen::Wrong
+}
+
+impl Given {
+    fn read(settings: &mut Settings<'_, '_>) -> Self {
+        let prefix = settings.fields.text("credentials_prefix");
+        let prefix = prefix.unwrap_or_else(|| "AZURE".to_owned());
+        let env = settings.env;
+        let variable = |name: &str| env(&format!("{prefix}_{name}")).filter(|s| !s.is_empty());
+        let fields = &mut settings.fields;
+        let secret = fields
+            .text("client_secret")
+            .or_else(|| variable("CLIENT_SECRET"));
+        let certificate = fields
+            .text("client_certificate")
+            .or_else(|| variable("CLIENT_CERTIFICATE"));
+        let token = fields
+            .text("federated_token")
+            .or_else(|| variable("FEDERATED_TOKEN"));
+        let token_url = fields
+            .text("federated_token_url")
+            .or_else(|| variable("FEDERATED_TOKEN_URL"));
+        let token_cluster = fields.text("federated_token_cluster");
+        let source = fields.choice(
+            "managed_identity_source",
+            &[Service::Imds, Service::AppService, Service::AppService2017].map(|s| (s.as_str(), s)),
+        );
+        let endpoint = fields.text("managed_identity_endpoint");
+        let object_id = fields.text("object_id");
+        let resource_id = fields.text("resource_id");
+        let cluster = fields.text("identity_cluster");
+        Self {
+            tenant_id: settings.text("tenant_id").or_else(|| variable("TENANT_ID")),
+            client_id: settings.text("client_id").or_else(|| variable("CLIENT_ID")),
+            secret: secret.map(SecretValue::new),
+            token: token.map(SecretValue::new),
+            certificate,
+            token_url,
+            token_cluster,
+            source,
+            endpoint,
+            object_id,
+            resource_id,
+            cluster,
+            prefix,
+        }
+    }
+
+    /// Fields that only another identity has: written, they would do nothing.
+    fn complain_about_strays(&self, settings: &Settings<'_, '_>, choice: Choice) {
+        let managed = choice == Choice::ManagedIdentity;
+        let workload = choice == Choice::WorkloadIdentity;
+        let name = CHOICES
+            .iter()
+            .find(|(_, c)| *c == choice)
+            .map_or("", |(n, _)| n);
+        for (field, given, fits) in [
+            ("managed_identity_source", self.source.is_some(), managed),
+            (
+                "managed_identity_endpoint",
+                self.endpoint.is_some(),
+                managed,
+            ),
+            ("object_id", self.object_id.is_some(), managed),
+            ("resource_id", self.resource_id.is_some(), managed),
+            (
+                "federated_token_cluster",
+                self.token_cluster.is_some(),
+                workload,
+            ),
+        ] {
+            if given && !fits {
+                settings.fields.problem(
+                    field,
+                    format!("means nothing with identity {name}; leave it out"),
+                );
+            }
+        }
+    }
+}
+
+/// The order of Azure's DefaultAzureCredential: secret, certificate, workload identity, managed identity.
+fn guess(settings: &Settings<'_, '_>, given: &Given) -> Option<Choice> {
+    let has = |name: &str| (settings.env)(name).is_some_and(|value| !value.is_empty());
+    if given.secret.is_some() {
+        return Some(Choice::ClientSecret);
+    }
+    if given.certificate.is_some() {
+        return Some(Choice::ClientCertificate);
+    }
+    if given.token.is_some() || given.token_url.is_some() {
+        return Some(Choice::WorkloadIdentity);
+    }
+    let managed = given.source.is_some()
+        || given.endpoint.is_some()
+        || given.object_id.is_some()
+        || given.resource_id.is_some();
+    if managed || has("IDENTITY_ENDPOINT") || has("MSI_ENDPOINT") || given.tenant_id.is_none() {
+        return Some(Choice::ManagedIdentity);
+    }
+    let prefix = &given.prefix;
+    let mut message = format!(
+        "is missing; set the environment variable {prefix}_CLIENT_SECRET and let the gateway pass it on \
+         (Envoy: vm_config.environment_variables, Kong: KONG_NGINX_MAIN_ENV). Instead of a secret: \
+         {prefix}_CLIENT_CERTIFICATE, {prefix}_FEDERATED_TOKEN_URL, or identity managed_identity"
+    );
+    if has("AZURE_FEDERATED_TOKEN_FILE") {
+        message.push_str(". AZURE_FEDERATED_TOKEN_FILE names a file, which a filter cannot read: hand the token over by federated_token_url");
+    }
+    if has("AZURE_CLIENT_CERTIFICATE_PATH") {
+        message.push_str(". AZURE_CLIENT_CERTIFICATE_PATH names a file, which a filter cannot read: hand the PEM text over");
+    }
+    settings.fields.problem("client_secret", message);
+    None
+}
+
+/// The cloud: by its name, else by the vault's host. Authority, scope and host have to be of one cloud; a
+/// host that is of none needs `cloud: custom` with its `dns_suffix`, so that no typing error sends a token
+/// to a stranger.
+fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> Option<Place> {
+    let names = CLOUDS.iter().map(|cloud| (cloud.name, Some(cloud)));
+    let names: Vec<(&str, Option<&Cloud>)> = names.chain([("custom", None)]).collect();
+    let cloud = settings.fields.choice("cloud", &names);
+    let suffix = settings.fields.text("dns_suffix");
+    let scope = settings.fields.text("scope");
+    let authority = settings.fields.text("authority_host");
+    let authority = authority
+        .or_else(|| (settings.env)(&format!("{prefix}_AUTHORITY_HOST")).filter(|s| !s.is_empty()));
+    let given_authority = authority.is_some();
+    let authority = settings.uri("authority_host", authority);
+    if given_authority && authority.is_none() {
+        return None;
+    }
+    let host = target.uri?.host();
+    if cloud == Some(None) {
+        return custom(settings, host, suffix, scope, authority);
+    }
+    for (field, given) in [("dns_suffix", suffix.is_some()), ("scope", scope.is_some())] {
+        if given {
+            settings.fields.problem(
+                field,
+                "belongs to cloud custom only; leave it out, or set cloud to custom",
+            );
+        }
+    }
+    let Some((of_vault, suffix)) = cloud::of_vault(host) else {
+        let known = CLOUDS
+            .iter()
+            .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
+        let known: Vec<String> = known.collect();
+        settings.fields.problem("vault_uri", format!(
+            "has the host {host}, which is no vault of Azure's clouds ({}); if a token may go there, set cloud to custom and dns_suffix to its domain",
+            known.join(", ")
+        ));
+        return None;
+    };
+    if cloud.flatten().is_some_and(|cloud| cloud != of_vault) {
+        settings.fields.problem(
+            "cloud",
+            format!("does not go with vault_uri, which is in {}", of_vault.name),
+        );
+        return None;
+    }
+    if suffix.starts_with("managedhsm.") && target.kind != Kind::Keys {
+        settings
+            .fields
+            .problem("type", "must be keys: a managed HSM has nothing else");
+    }
+    if let Some(authority) = &authority {
+        let known = cloud::of_authority(authority.host());
+        if known != Some(of_vault) {
+            let whose = known.map_or("no cloud of Azure's", |cloud| cloud.name);
+            settings.fields.problem("authority_host", format!(
+                "is of {whose}, and the vault is in {}: its authority is https://{}; for an authority of your own set cloud to custom",
+                of_vault.name,
+                of_vault.authorities.first().unwrap_or(&"")
+            ));
+            return None;
+        }
+    }
+    let default = of_vault
+        .authorities
+        .first()
+        .map(|host| format!("https://{host}"));
+    Some(Place {
+        scope: cloud::scope(suffix),
+        authority: authority.or_else(|| HttpsUri::parse(&default?).ok()),
+        check_resource: true,
+    })
+}
+
+fn custom(
+    settings: &mut Settings<'_, '_>,
+    host: &str,
+    suffix: Option<String>,
+    scope: Option<String>,
+    authority: Option<HttpsUri>,
+) -> Option<Place> {
+    let Some(suffix) = suffix else {
+        settings.fields.problem(
+            "dns_suffix",
+            "is missing: cloud custom needs the domain to which tokens may go",
+        );
+        return None;
+    };
+    let suffix = suffix.trim_start_matches('.').to_ascii_lowercase();
+    if !is_within(host, &suffix) {
+        settings.fields.problem(
+            "vault_uri",
+            format!("has the host {host}, which is not within dns_suffix {suffix:?}"),
+        );
+        return None;
+    }
+    let scope = scope.unwrap_or_else(|| cloud::scope("vault.azure.net"));
+    if !(scope.starts_with("https://") && scope.ends_with("/.default")) {
+        settings
+            .fields
+            .problem("scope", "must be like https://vault.azure.net/.default");
+        return None;
+    }
+    let resource = scope
+        .trim_start_matches("https://")
+        .trim_end_matches("/.default");
+    Some(Place {
+        check_resource: is_within(host, resource),
+        authority: authority.or_else(|| HttpsUri::parse("https://login.microsoftonline.com").ok()),
+        scope,
+    })
+}
+
+fn app(
+    settings: &mut Settings<'_, '_>,
+    given: Given,
+    place: Place,
+    choice: Choice,
+    target: &Target<'_>,
+) -> Option<Identity> {
+    let proof = proof(settings, &given, choice);
+    let tenant = tenant(settings, given.tenant_id, place.check_resource, target);
+    if given.client_id.is_none() {
+        let message = format!(
+            "is missing; set it here or as KONG_VAULT_AZURE_CLIENT_ID or {}_CLIENT_ID",
+            given.prefix
+        );
+        settings.fields.problem("client_id", message);
+    }
+    let authority = place.authority?;
+    Some(Identity {
+        cluster: given.cluster.unwrap_or_else(|| authority.upstream()),
+        scope: place.scope,
+        credential: Credential::App(App {
+            authority,
+            tenant: tenant?,
+            client_id: given.client_id?,
+            proof: proof?,
+            credentials_prefix: given.prefix,
+        }),
+    })
+}
+
+fn tenant(
+    settings: &Settings<'_, '_>,
+    tenant: Option<String>,
+    check_resource: bool,
+    target: &Target<'_>,
+) -> Option<Tenant> {
+    match tenant {
+        Some(tenant) if is_tenant(&tenant) => Some(Tenant::Known(tenant)),
+        Some(_) => {
+            settings
+                .fields
+                .problem("tenant_id", "must be a tenant's id or domain name");
+            None
+        }
+        None => Some(Tenant::OfVault {
+            uri: target.uri?.clone(),
+            cluster: target.cluster?.to_owned(),
+            check_resource,
+        }),
+    }
+}
+
+fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<Proof> {
+    let prefix = &given.prefix;
+    let missing = |field: &str, variable: &str| {
+        let message = format!(
+            "is missing; set the environment variable {prefix}_{variable} and let the gateway pass it on \
+             (Envoy: vm_config.environment_variables, Kong: KONG_NGINX_MAIN_ENV)"
+        );
+        settings.fields.problem(field, message);
+    };
+    match choice {
+        Choice::ClientSecret => {
+            if given.secret.is_none() {
+                missing("client_secret", "CLIENT_SECRET");
+            }
+            given.secret.clone().map(Proof::Secret)
+        }
+        Choice::ClientCertificate => {
+            let Some(pem) = &given.certificate else {
+                missing("client_certificate", "CLIENT_CERTIFICATE");
+                return None;
+            };
+            // Environments without line breaks have them as backslash and n.
+            match ClientCertificate::parse(pem.replace("\\n", "\n").as_bytes()) {
+                Ok(certificate) => Some(Proof::Certificate(certificate)),
+                Err(why) => {
+                    settings.fields.problem("client_certificate", why);
+                    None
+                }
+            }
+        }
+        _ => federated(settings, given),
+    }
+}
+
+fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
+    match (&given.token_url, &given.token) {
+        (Some(url), _) => match HttpUrl::parse(url) {
+            Ok(url) => Some(Proof::FederatedSource {
+                cluster: given
+                    .token_cluster
+                    .clone()
+                    .unwrap_or_else(|| url.upstream()),
+                url,
+            }),
+            Err(message) => {
+                settings.fields.problem("federated_token_url", message);
+                None
+            }
+        },
+        (None, Some(token)) => Some(Proof::Federated(token.clone())),
+        (None, None) => {
+            let message = "is missing: SDKs read the token from a file, which a filter cannot; have a sidecar serve \
+                           the file's directory over HTTP and name its URL here (see the README)";
+            settings.fields.problem("federated_token_url", message);
+            None
+        }
+    }
+}
+
+fn managed(settings: &Settings<'_, '_>, given: Given, place: Place) -> Option<Identity> {
+    let env = |name: &str| (settings.env)(name).filter(|value| !value.is_empty());
+    let fields = &settings.fields;
+    let (service, url, header) = endpoint(settings, &given)?;
+    let url = match HttpUrl::parse(&url) {
+        Ok(url) => url,
+        Err(message) => {
+            fields.problem("managed_identity_endpoint", message);
+            return None;
+        }
+    };
+    if let Some(variable) = header
+        && env(variable).is_none()
+    {
+        fields.problem("identity", format!(
+            "managed_identity needs the environment variable {variable}, which Azure sets for the app; let the gateway pass it on"
+        ));
+        return None;
+    }
+    let users = [
+        ("client_id", given.client_id.map(UserAssigned::ClientId)),
+        ("object_id", given.object_id.map(UserAssigned::ObjectId)),
+        (
+            "resource_id",
+            given.resource_id.map(UserAssigned::ResourceId),
+        ),
+    ];
+    let mut users = users
+        .into_iter()
+        .filter_map(|(name, user)| Some((name, user?)));
+    let user = users.next();
+    if let Some((name, _)) = users.next() {
+        fields.problem(name, "is one too many: a user-assigned identity has either client_id, object_id or resource_id here");
+        return None;
+    }
+    if let Some((name, user)) = &user
+        && service.parameter(user).is_none()
+    {
+        fields.problem(
+            name,
+            format!("is not known to {}; use client_id", service.as_str()),
+        );
+        return None;
+    }
+    Some(Identity {
+        cluster: given.cluster.unwrap_or_else(|| url.upstream()),
+        scope: place.scope,
+        credential: Credential::Managed(Managed {
+            service,
+            url,
+            header: header.and_then(env).map(SecretValue::new),
+            user_assigned: user.map(|(_, user)| user),
+        }),
+    })
+}
+
+/// Which service is there, its URL, and the variable with its header's value: from the settings, else from
+/// the environment as the SDKs do.
+fn endpoint(
+    settings: &Settings<'_, '_>,
+    given: &Given,
+) -> Option<(Service, String, Option<&'static str>)> {
+    let env = |name: &str| (settings.env)(name).filter(|value| !value.is_empty());
+    let impossible = |what: &str| {
+        settings.fields.problem("identity", format!("managed_identity: {what}; use client_secret or client_certificate, or set managed_identity_source to imds"));
+    };
+    let header = |service| match service {
+        Service::Imds => None,
+        Service::AppService => Some("IDENTITY_HEADER"),
+        Service::AppService2017 => Some("MSI_SECRET"),
+    };
+    let found = match given.source {
+        Some(source) => source,
+        None if env("IDENTITY_ENDPOINT").is_some()
+            && env("IDENTITY_SERVER_THUMBPRINT").is_some() =>
+        {
+            impossible(
+                "Service Fabric wants its own certificate to be pinned, which a filter cannot",
+            );
+            return None;
+        }
+        None if env("IDENTITY_ENDPOINT").is_some() && env("IMDS_ENDPOINT").is_some() => {
+            impossible("Azure Arc proves itself by a file, and a filter cannot read files");
+            return None;
+        }
+        None if env("IDENTITY_ENDPOINT").is_some() => Service::AppService,
+        None if env("MSI_ENDPOINT").is_some() && env("MSI_SECRET").is_none() => {
+            impossible("Cloud Shell is no place for a gateway");
+            return None;
+        }
+        None if env("MSI_ENDPOINT").is_some() => Service::AppService2017,
+        None => Service::Imds,
+    };
+    let variable = match found {
+        Service::Imds => None,
+        Service::AppService => env("IDENTITY_ENDPOINT"),
+        Service::AppService2017 => env("MSI_ENDPOINT"),
+    };
+    let url = given.endpoint.clone().or(variable);
+    let url = url.or_else(|| (found == Service::Imds).then(|| IMDS.to_owned()));
+    if url.is_none() {
+        let message = format!(
+            "is missing, and so is the environment variable with it; {} needs the one that Azure sets for the app",
+            found.as_str()
+        );
+        settings
+            .fields
+            .problem("managed_identity_endpoint", message);
+    }
+    Some((found, url?, header(found)))
+}
