@@ -32,6 +32,8 @@ pub struct Setup {
     pub configuration: Value,
     /// Where Entra ID and Key Vault are.
     pub azure: SocketAddr,
+    /// Where managed identities and federated tokens come from, without TLS.
+    pub azure_plain: SocketAddr,
     /// The certificate that signs Azure's, as PEM.
     pub azure_ca: String,
     /// Where requests go.
@@ -74,11 +76,21 @@ impl Tools {
     /// # Errors
     /// When one is missing, with what to do.
     pub fn find() -> Result<Self> {
-        let filter = locate(
-            "AKV_FILTER_WASM",
-            std::env::var_os("AKV_FILTER_WASM"),
-            [workspace().join("target/dist/azure_key_vault_filter.wasm")],
-        )?;
+        Self::with_filter("AKV_FILTER_WASM", "target/dist")
+    }
+
+    /// The same with the filter that has every feature: `$AKV_FULL_FILTER_WASM`, else
+    /// `target/dist/full`.
+    ///
+    /// # Errors
+    /// When one is missing, with what to do.
+    pub fn find_full() -> Result<Self> {
+        Self::with_filter("AKV_FULL_FILTER_WASM", "target/dist/full")
+    }
+
+    fn with_filter(variable: &str, folder: &str) -> Result<Self> {
+        let file = workspace().join(folder).join("azure_key_vault_filter.wasm");
+        let filter = locate(variable, std::env::var_os(variable), [file])?;
         let envoy = envoy_binary()?;
         Ok(Self { envoy, filter })
     }
@@ -302,6 +314,7 @@ pub fn bootstrap(setup: &Setup) -> Value {
                 cluster("upstream", setup.upstream, None),
                 cluster("azure_identity", setup.azure, Some(("login.microsoftonline.com", &setup.azure_ca))),
                 cluster("key_vault", setup.azure, Some(("emulated.vault.azure.net", &setup.azure_ca))),
+                cluster("managed_identity", setup.azure_plain, None),
                 // Nobody listens there.
                 cluster("nobody", SocketAddr::from(([127, 0, 0, 1], 1)), None),
             ],
@@ -414,6 +427,7 @@ mod tests {
             configuration: json!({}),
             azure: upstream,
             azure_ca: String::new(),
+            azure_plain: upstream,
             upstream,
             environment: Vec::new(),
             workers: 2,

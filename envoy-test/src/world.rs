@@ -1,6 +1,11 @@
 //! Everything together: an emulated Azure, an upstream, and an Envoy with the filter between them.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
 use anyhow::Result;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
@@ -53,6 +58,17 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
+/// The first certificate in a PEM file, as DER.
+///
+/// # Panics
+/// When there is none: then a test's own data is wrong.
+#[must_use]
+pub fn certificate_of(pem: &Path) -> Vec<u8> {
+    let pem = std::fs::read(pem).expect("the PEM file is there");
+    let certificate = CertificateDer::pem_slice_iter(&pem).next();
+    certificate.expect("a certificate").expect("PEM").to_vec()
+}
+
 impl World {
     /// Starts everything: two workers, the client secret in the filter's environment, and in Azure what
     /// `seed` puts there.
@@ -60,6 +76,20 @@ impl World {
     /// # Errors
     /// When something does not start.
     pub fn start(tools: Tools, configuration: &Value, seed: impl FnOnce(&Azure)) -> Result<Self> {
+        let secret = [("AZURE_CLIENT_SECRET", CLIENT_SECRET.to_owned())];
+        Self::start_as(tools, configuration, |_| secret.into(), seed)
+    }
+
+    /// The same with this environment for the filter, which may name the emulator's plain port.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn start_as(
+        tools: Tools,
+        configuration: &Value,
+        environment: impl FnOnce(SocketAddr) -> Vec<(&'static str, String)>,
+        seed: impl FnOnce(&Azure),
+    ) -> Result<Self> {
         let azure = Azure::new();
         azure.add_app(AppRegistration {
             tenant: TENANT.to_owned(),
@@ -75,7 +105,11 @@ impl World {
             azure: server.tls,
             azure_ca: server.ca_pem().to_owned(),
             upstream: upstream.address,
-            environment: vec![("AZURE_CLIENT_SECRET".to_owned(), CLIENT_SECRET.to_owned())],
+            azure_plain: server.plain,
+            environment: environment(server.plain)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
             workers: 2,
         })?;
         Ok(Self {
@@ -84,6 +118,23 @@ impl World {
             azure,
             server,
         })
+    }
+
+    /// What must hold at the end of every test: no filter crashed, and none of these is in Envoy's log.
+    ///
+    /// # Panics
+    /// When it does not hold.
+    pub fn assert_clean(&self, secrets: &[&str]) {
+        let log = self.envoy.log();
+        let reloads = self.envoy.stat("wasm.azure_key_vault.vm_reload");
+        assert_eq!(
+            reloads.expect("the statistic"),
+            0,
+            "the filter crashed:\n{log}"
+        );
+        for secret in secrets {
+            assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+        }
     }
 
     /// Sends a request through the gateway. Returns the answer, and what the upstream got if it got it.

@@ -31,16 +31,7 @@ impl Drop for Checked {
             eprintln!("Envoy's log:\n{}", self.0.envoy.log());
             return;
         }
-        let reloads = self
-            .0
-            .envoy
-            .stat("wasm.azure_key_vault.vm_reload")
-            .expect("the statistic");
-        assert_eq!(reloads, 0, "the filter crashed:\n{}", self.0.envoy.log());
-        let log = self.0.envoy.log();
-        for secret in [MARK, CLIENT_SECRET, "emulated-"] {
-            assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
-        }
+        self.0.assert_clean(&[MARK, CLIENT_SECRET, "emulated-"]);
     }
 }
 

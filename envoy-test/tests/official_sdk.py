@@ -1,7 +1,9 @@
 """The official Azure SDK against the emulator, over TLS. Run by official_sdk.rs.
 
-Arguments: the emulator's port, its CA's file, tenant, client id, client secret.
+Arguments: the emulator's TLS port, its CA's file, tenant, client id, client secret, its plain port, the
+files of a client certificate and of a federated token.
 """
+import os
 import sys
 
 from azure.core.exceptions import (
@@ -9,12 +11,17 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceNotFoundError,
 )
-from azure.identity import ClientSecretCredential
+from azure.identity import (
+    CertificateCredential,
+    ClientSecretCredential,
+    ManagedIdentityCredential,
+    WorkloadIdentityCredential,
+)
 from azure.keyvault.certificates import CertificateClient
 from azure.keyvault.keys import KeyClient
 from azure.keyvault.secrets import SecretClient
 
-PORT, CA, TENANT, CLIENT, SECRET = sys.argv[1:6]
+PORT, CA, TENANT, CLIENT, SECRET, PLAIN, CERTIFICATE, TOKEN_FILE = sys.argv[1:9]
 URL = f"https://localhost:{PORT}"
 checks = 0
 
@@ -35,11 +42,14 @@ def raises(what, error, call):
     raise AssertionError(f"{what}: nothing was raised")
 
 
+ENTRA = {"authority": URL, "disable_instance_discovery": True, "connection_verify": CA}
+
+
 def client(secret, kind=SecretClient):
-    credential = ClientSecretCredential(
-        TENANT, CLIENT, secret, authority=URL,
-        disable_instance_discovery=True, connection_verify=CA,
-    )
+    return with_credential(ClientSecretCredential(TENANT, CLIENT, secret, **ENTRA), kind)
+
+
+def with_credential(credential, kind=SecretClient):
     return kind(
         URL, credential, verify_challenge_resource=False,
         connection_verify=CA, retry_total=0,
@@ -84,4 +94,35 @@ check("a certificate's DER", bytes(certificate.cer) == b"emulated der")
 key = client(SECRET, KeyClient).get_key("sign")
 check("a key's modulus", (key.key.kty, bytes(key.key.n)) == ("RSA", b"\x01\x02\x03"))
 raises("a missing key", ResourceNotFoundError, lambda: client(SECRET, KeyClient).get_key("nobody"))
+
+certificate = CertificateCredential(TENANT, CLIENT, CERTIFICATE, **ENTRA)
+check("a client certificate", with_credential(certificate).get_secret("db").value == "v2")
+workload = WorkloadIdentityCredential(tenant_id=TENANT, client_id=CLIENT, token_file_path=TOKEN_FILE, **ENTRA)
+check("a workload identity", with_credential(workload).get_secret("db").value == "v2")
+with open(TOKEN_FILE, "a") as file:
+    file.write("x")
+damaged = WorkloadIdentityCredential(tenant_id=TENANT, client_id=CLIENT, token_file_path=TOKEN_FILE, **ENTRA)
+error = raises("a damaged federated token", ClientAuthenticationError, lambda: with_credential(damaged).get_secret("db"))
+check("is told as Entra ID does", "AADSTS" in str(error))
+
+os.environ["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = f"http://127.0.0.1:{PLAIN}"
+for what, arguments in [
+    ("IMDS, the system's identity", {}),
+    ("IMDS, by client id", {"client_id": "user-client"}),
+    ("IMDS, by resource id", {"identity_config": {"msi_res_id": "/subscriptions/user"}}),
+]:
+    check(what, with_credential(ManagedIdentityCredential(**arguments)).get_secret("db").value == "v2")
+stranger = ManagedIdentityCredential(client_id="nobody")
+raises("an identity that the machine has not", Exception, lambda: with_credential(stranger).get_secret("db"))
+
+os.environ["IDENTITY_ENDPOINT"] = f"http://127.0.0.1:{PLAIN}/msi/token"
+os.environ["IDENTITY_HEADER"] = "emulator-identity-header"
+for what, arguments in [
+    ("App Service, the system's identity", {}),
+    ("App Service, by client id", {"client_id": "user-client"}),
+    ("App Service, by resource id", {"identity_config": {"mi_res_id": "/subscriptions/user"}}),
+]:
+    check(what, with_credential(ManagedIdentityCredential(**arguments)).get_secret("db").value == "v2")
+os.environ["IDENTITY_HEADER"] = "wrong"
+raises("a wrong header", Exception, lambda: with_credential(ManagedIdentityCredential()).get_secret("db"))
 print(f"{checks} checks")

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use envoy_test::emulator::{AppRegistration, Azure, Options, Server};
 use envoy_test::envoy::workspace;
-use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT};
+use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT, certificate_of};
 
 /// What the script counts at its end.
-const CHECKS: &str = "21 checks";
+const CHECKS: &str = "33 checks";
 
 #[test]
 fn the_official_sdk_accepts_the_emulator() {
@@ -30,15 +30,24 @@ fn the_official_sdk_accepts_the_emulator() {
         "sign",
         &serde_json::json!({ "kty": "RSA", "n": "AQID", "e": "AQAB" }),
     );
+    let bundle = workspace().join("tests/data/keys/bundle.pem");
+    azure.add_certificate(CLIENT, &certificate_of(&bundle));
+    azure.federate(CLIENT, "system:serviceaccount:gateways:kong");
+    azure.add_user_assigned("user-client", "user-object", "/subscriptions/user");
     let server = Server::start(&azure, Options::default()).expect("the emulator starts");
     let ca = tempfile::NamedTempFile::new().expect("a file for the CA");
     std::fs::write(ca.path(), server.ca_pem()).expect("the CA is written");
+    let token = tempfile::NamedTempFile::new().expect("a file for the token");
+    let text = azure.federated_token("system:serviceaccount:gateways:kong");
+    std::fs::write(token.path(), text).expect("the token is written");
     let script = workspace().join("envoy-test/tests/official_sdk.py");
     let output = Command::new(python)
         .arg(script)
         .arg(server.tls.port().to_string())
         .arg(ca.path())
         .args([TENANT, CLIENT, CLIENT_SECRET])
+        .arg(server.plain.port().to_string())
+        .args([bundle.as_path(), token.path()])
         .output()
         .expect("python runs");
     let out = String::from_utf8_lossy(&output.stdout);

@@ -18,7 +18,7 @@ const TTL: Duration = Duration::from_secs(2);
 /// Runs the demo; with `keep`, waits for Enter at its end.
 pub(crate) fn run(keep: bool) -> Result<()> {
     let tools = Tools {
-        filter: wasm::build()?.path,
+        filter: wasm::build(wasm::Variant::Standard)?.path,
         envoy: provision::envoy()?,
     };
     let step = Step::start("starting the Azure emulator, an upstream and Envoy");

@@ -50,7 +50,9 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { keep } => demo::run(keep),
         Command::Test { filter, fast } => return test::all(&filter, fast),
-        Command::Build => wasm::build().map(|built| println!("{built}")),
+        Command::Build => wasm::build(wasm::Variant::Full)
+            .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
+            .map(|(built, full)| println!("{built}\n{full}")),
         Command::Reference { text } => reference::run(&text),
     };
     match result {

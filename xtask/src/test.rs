@@ -45,8 +45,9 @@ impl Summary {
     /// `None` when what the tests need could not be had. A lint that fails does not keep the tests from
     /// running: one run of CI tells everything.
     fn everything(&mut self, filter: &[String], fast: bool) -> Option<Counts> {
-        let built = self.step("filter", wasm::build)?;
-        println!("{built}");
+        let full = self.step("full filter", || wasm::build(wasm::Variant::Full))?;
+        let built = self.step("filter", || wasm::build(wasm::Variant::Standard))?;
+        println!("{built}\n{full}");
         if !fast {
             self.lint();
         }
@@ -64,7 +65,8 @@ impl Summary {
             .args(filter)
             .env("ENVOY_BIN", envoy)
             .env("AKV_PYTHON", python)
-            .env("AKV_FILTER_WASM", &built.path);
+            .env("AKV_FILTER_WASM", &built.path)
+            .env("AKV_FULL_FILTER_WASM", &full.path);
         let mut counts = Counts::default();
         self.step("tests", || stream(&mut tests, &mut counts));
         Some(counts)

@@ -39,19 +39,35 @@ impl fmt::Display for Built {
     }
 }
 
+/// Which filter: RSA and PKCS#12 are as large as all the rest, and few need them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// `target/dist/azure_key_vault_filter.wasm`
+    Standard,
+    /// With every feature: `target/dist/full/azure_key_vault_filter.wasm`. The same name, because Kong
+    /// knows a filter by its file's name.
+    Full,
+}
+
 /// Builds the filter into `target/dist`.
-pub(crate) fn build() -> Result<Built> {
+pub(crate) fn build(variant: Variant) -> Result<Built> {
     let folder = match toolchain()? {
         Toolchain::Rustup => {
-            run(
-                "building the filter",
-                build_command(&mut cargo()).env("RUSTFLAGS", remap(&rustc())?),
-            )?;
+            let mut cargo = cargo();
+            let command = build_command(&mut cargo, variant);
+            let what = match variant {
+                Variant::Standard => "building the filter",
+                Variant::Full => "building the filter with every feature",
+            };
+            run(what, command.env("RUSTFLAGS", remap(&rustc())?))?;
             target_folder()
         }
-        Toolchain::Debian => build_with_debian()?,
+        Toolchain::Debian => build_with_debian(variant)?,
     };
-    let dist = workspace().join("target/dist");
+    let dist = workspace().join(match variant {
+        Variant::Standard => "target/dist",
+        Variant::Full => "target/dist/full",
+    });
     fs::create_dir_all(&dist).context("making target/dist")?;
     let from = folder
         .join(TARGET)
@@ -72,9 +88,13 @@ fn copy_schema(dist: &Path) -> Result<()> {
     Ok(())
 }
 
-fn build_command(cargo: &mut Command) -> &mut Command {
+fn build_command(cargo: &mut Command, variant: Variant) -> &mut Command {
+    if variant == Variant::Full {
+        cargo.args(["build", "--all-features"]);
+    } else {
+        cargo.arg("build");
+    }
     cargo.args([
-        "build",
         "--release",
         "--locked",
         "--target",
@@ -215,10 +235,10 @@ fn has_debian() -> bool {
 }
 
 /// Debian's Rust has no compiled standard library for this target: it is built along.
-fn build_with_debian() -> Result<PathBuf> {
+fn build_with_debian(variant: Variant) -> Result<PathBuf> {
     let folder = target_folder().join("debian");
     let mut command = Command::new(DEBIANS_CARGO);
-    build_command(command.current_dir(workspace()))
+    build_command(command.current_dir(workspace()), variant)
         .args(["-Zbuild-std=std,panic_abort"])
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")

@@ -104,6 +104,7 @@ fn endpoint_named(name: &str) -> Option<Endpoint> {
         "certificates" => Some(Endpoint::Certificates),
         "keys" => Some(Endpoint::Keys),
         "managed_identity" => Some(Endpoint::ManagedIdentity),
+        "federated_token" => Some(Endpoint::FederatedToken),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::{Value, json};
 
+use super::entra::{self, Entra, IssuedToken, Moment, RESOURCES};
 use super::faults::{Cut, Failing, Fault, Faults};
 use super::policy::{Access, Denial};
 use super::vault::{Answer, Vault, error, is_name};
@@ -26,6 +27,8 @@ pub enum Endpoint {
     Keys,
     /// Managed identity.
     ManagedIdentity,
+    /// Federated tokens, as a sidecar serves them.
+    FederatedToken,
     /// Discovery documents and whatever is unknown.
     Other,
 }
@@ -91,20 +94,11 @@ pub struct Reply {
     pub cut: Option<Cut>,
 }
 
-struct IssuedToken {
-    /// `None`: a managed identity, which is in no tenant that the emulator knows.
-    app: Option<(String, String)>,
-    expires_at: u64,
-}
-
 #[derive(Default)]
 struct State {
-    apps: Vec<AppRegistration>,
-    tokens: BTreeMap<String, IssuedToken>,
-    /// Client secrets besides the first: (client id, secret).
-    more_secrets: Vec<(String, String)>,
-    token_life: Option<u64>,
-    refresh_in: Option<u64>,
+    entra: Entra,
+    /// Whom the emulated cluster's federated tokens are for.
+    subject: String,
     vaults: BTreeMap<String, Vault>,
     /// Certificates and keys by their paths, as they are answered; read only.
     objects: BTreeMap<String, Value>,
@@ -119,9 +113,6 @@ struct State {
 /// The emulated Azure. Clones are the same Azure.
 #[derive(Clone, Default)]
 pub struct Azure(Arc<Mutex<State>>);
-
-const RESOURCE: &str = "https://vault.azure.net";
-const IDENTITY_HEADER: &str = "emulator-identity-header";
 
 impl Azure {
     /// An Azure with nothing in it.
@@ -142,13 +133,14 @@ impl Azure {
 
     /// Registers an application.
     pub fn add_app(&self, app: AppRegistration) {
-        self.state().apps.push(app);
+        self.state().entra.apps.push(app);
     }
 
     /// Gives the application another secret; tokens that it has stay good.
     pub fn set_client_secret(&self, client_id: &str, secret: &str) {
         for app in self
             .state()
+            .entra
             .apps
             .iter_mut()
             .filter(|app| app.client_id == client_id)
@@ -160,7 +152,34 @@ impl Azure {
     /// Gives the application a secret besides those it has, as one does during a rotation.
     pub fn add_client_secret(&self, client_id: &str, secret: &str) {
         let pair = (client_id.to_owned(), secret.to_owned());
-        self.state().more_secrets.push(pair);
+        self.state().entra.more_secrets.push(pair);
+    }
+
+    /// The application may sign with the key of this certificate (DER).
+    pub fn add_certificate(&self, client_id: &str, der: &[u8]) {
+        self.state().entra.register_certificate(client_id, der);
+    }
+
+    /// Tokens of the emulated cluster for `subject` may stand for this application; the plain port hands
+    /// such tokens out at `/federated-token`.
+    pub fn federate(&self, client_id: &str, subject: &str) {
+        let mut state = self.state();
+        subject.clone_into(&mut state.subject);
+        state.entra.federate(client_id, subject);
+    }
+
+    /// A federated token as a pod of this subject has it.
+    #[must_use]
+    pub fn federated_token(&self, subject: &str) -> String {
+        entra::federated_token(subject, self.state().now())
+    }
+
+    /// The emulated machine has this identity besides the system's.
+    pub fn add_user_assigned(&self, client_id: &str, object_id: &str, resource_id: &str) {
+        let mut state = self.state();
+        state
+            .entra
+            .add_user_assigned(client_id, object_id, resource_id);
     }
 
     /// The application may use these secrets only; until this is called it may use all.
@@ -170,12 +189,12 @@ impl Azure {
 
     /// What new tokens say about when to renew them; nothing to begin with.
     pub fn set_refresh_in(&self, seconds: Option<u64>) {
-        self.state().refresh_in = seconds;
+        self.state().entra.refresh_in = seconds;
     }
 
     /// How long new tokens live, in seconds.
     pub fn set_token_life(&self, seconds: u64) {
-        self.state().token_life = Some(seconds);
+        self.state().entra.token_life = Some(seconds);
     }
 
     /// From now on this is the time, in seconds since the Unix epoch, until it is set again: for tests
@@ -186,7 +205,7 @@ impl Azure {
 
     /// Every token is refused from now on.
     pub fn revoke_tokens(&self) {
-        self.state().tokens.clear();
+        self.state().entra.tokens.clear();
     }
 
     /// Sets a secret, or adds a version to it, in the vault `default`.
@@ -320,7 +339,7 @@ impl Azure {
                 Endpoint::Certificates => &mut counts.certificates,
                 Endpoint::Keys => &mut counts.keys,
                 Endpoint::ManagedIdentity => &mut counts.managed_identity,
-                Endpoint::Other => &mut counts.other,
+                Endpoint::FederatedToken | Endpoint::Other => &mut counts.other,
             };
             *count += 1;
             let name = call.path.split(['/', '?']).nth(2);
@@ -455,8 +474,10 @@ fn endpoint_of(path: &str) -> Endpoint {
         Endpoint::Certificates
     } else if path.starts_with("/keys") {
         Endpoint::Keys
-    } else if path.starts_with("/metadata/identity/") || path == "/msi/token" {
+    } else if path.starts_with("/metadata/identity/") || path.eq_ignore_ascii_case("/msi/token") {
         Endpoint::ManagedIdentity
+    } else if path == "/federated-token" {
+        Endpoint::FederatedToken
     } else {
         Endpoint::Other
     }
@@ -479,7 +500,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn header_text(headers: &HeaderMap, name: &str) -> String {
+pub(super) fn header_text(headers: &HeaderMap, name: &str) -> String {
     headers
         .get(name)
         .and_then(|v| v.to_str().ok())
@@ -507,24 +528,7 @@ fn failure_body(status: u16) -> Value {
     json!({ "error": { "code": code, "message": message } })
 }
 
-/// Entra ID's error body.
-fn entra_error(status: u16, error: &str, code: u64, text: &str) -> Answer {
-    let description = format!(
-        "AADSTS{code}: {text} Trace ID: 00000000-0000-0000-0000-00000000000a Correlation ID: 00000000-0000-0000-0000-00000000000b Timestamp: 2026-11-23 00:00:00Z"
-    );
-    let body = json!({
-        "error": error,
-        "error_description": description,
-        "error_codes": [code],
-        "timestamp": "2026-11-23 00:00:00Z",
-        "trace_id": "00000000-0000-0000-0000-00000000000a",
-        "correlation_id": "00000000-0000-0000-0000-00000000000b",
-        "error_uri": format!("https://login.microsoftonline.com/error?code={code}"),
-    });
-    (status, body)
-}
-
-fn query(request: &Request<Bytes>) -> BTreeMap<String, String> {
+pub(super) fn query(request: &Request<Bytes>) -> BTreeMap<String, String> {
     let query = request.uri().query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
         .into_owned()
@@ -538,6 +542,13 @@ impl State {
             let since = SystemTime::now().duration_since(UNIX_EPOCH);
             since.unwrap_or_default().as_secs()
         })
+    }
+
+    fn moment(&mut self) -> Moment {
+        Moment {
+            now: self.now(),
+            new_id: self.new_id(),
+        }
     }
 
     /// 32 hex digits that look like an id and come in the same order in every run.
@@ -555,166 +566,45 @@ impl State {
         headers: &mut HeaderMap,
     ) -> Answer {
         match endpoint {
-            Endpoint::Token => self.token(request),
+            Endpoint::Token => {
+                let moment = self.moment();
+                self.entra.token(request, &moment)
+            }
             Endpoint::Secrets => self.secrets(request, headers),
             Endpoint::Certificates | Endpoint::Keys => self.object(request, headers),
-            Endpoint::ManagedIdentity => self.managed_identity(request),
+            Endpoint::ManagedIdentity => {
+                let moment = self.moment();
+                self.entra.managed_identity(request, &moment)
+            }
+            Endpoint::FederatedToken => {
+                let token = entra::federated_token(&self.subject, self.now());
+                (200, json!({ "token": token }))
+            }
             Endpoint::Other => discovery(request),
         }
     }
 
-    fn issue(&mut self, app: Option<(String, String)>) -> (String, u64) {
-        let life = self.token_life.unwrap_or(3599);
-        let token = format!("emulated-{}", self.new_id());
-        self.tokens.insert(
-            token.clone(),
-            IssuedToken {
-                app,
-                expires_at: self.now().saturating_add(life),
-            },
-        );
-        (token, life)
-    }
-
-    /// OAuth 2.0 client credentials (Microsoft identity platform v2.0).
-    fn token(&mut self, request: &Request<Bytes>) -> Answer {
-        if request.method() != Method::POST {
-            return entra_error(
-                400,
-                "invalid_request",
-                900_561,
-                "The endpoint only accepts POST requests.",
-            );
-        }
-        let tenant = request.uri().path().split('/').nth(1).unwrap_or_default();
-        let form: BTreeMap<String, String> = form_urlencoded::parse(request.body())
-            .into_owned()
-            .collect();
-        let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
-        if !self.apps.iter().any(|app| app.tenant == tenant) {
-            return entra_error(
-                400,
-                "invalid_request",
-                90_002,
-                &format!("Tenant '{tenant}' not found."),
-            );
-        }
-        if field("grant_type") != "client_credentials" {
-            return entra_error(
-                400,
-                "unsupported_grant_type",
-                70_003,
-                "The app requested an unsupported grant type.",
-            );
-        }
-        let client = field("client_id");
-        let Some(app) = self
-            .apps
-            .iter()
-            .find(|app| app.tenant == tenant && app.client_id == client)
-        else {
-            let text = format!(
-                "Application with identifier '{client}' was not found in the directory '{tenant}'."
-            );
-            return entra_error(400, "unauthorized_client", 700_016, &text);
-        };
-        if form.contains_key("client_assertion") {
-            return entra_error(
-                401,
-                "invalid_client",
-                700_027,
-                "The certificate with identifier used to sign the client assertion is not registered on application.",
-            );
-        }
-        if !form.contains_key("client_secret") {
-            return entra_error(
-                401,
-                "invalid_client",
-                7_000_218,
-                "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
-            );
-        }
-        let secret = field("client_secret");
-        let other = |(id, s): &(String, String)| id == client && s == secret;
-        if app.client_secret != secret && !self.more_secrets.iter().any(other) {
-            let text = format!(
-                "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '{client}'."
-            );
-            return entra_error(401, "invalid_client", 7_000_215, &text);
-        }
-        if field("scope")
-            .trim_end_matches(".default")
-            .trim_end_matches('/')
-            != RESOURCE
-        {
-            return entra_error(
-                400,
-                "invalid_scope",
-                70_011,
-                "The provided request must include a 'scope' input parameter.",
-            );
-        }
-        let app = (tenant.to_owned(), client.to_owned());
-        let (token, life) = self.issue(Some(app));
-        let mut body = json!({ "token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token });
-        if let Some(seconds) = self.refresh_in {
-            body["refresh_in"] = json!(seconds);
-        }
-        (200, body)
-    }
-
-    /// IMDS, and App Service's endpoint.
-    fn managed_identity(&mut self, request: &Request<Bytes>) -> Answer {
-        let header = |name: &str| header_text(request.headers(), name);
-        let imds = request.uri().path() != "/msi/token";
-        let allowed = if imds {
-            header("metadata") == "true"
-        } else {
-            header("x-identity-header") == IDENTITY_HEADER
-        };
-        if !allowed || request.headers().contains_key("x-forwarded-for") {
-            return (
-                400,
-                json!({ "error": "invalid_request", "error_description": "Required metadata header not specified" }),
-            );
-        }
-        if query(request)
-            .get("resource")
-            .map(|r| r.trim_end_matches('/'))
-            != Some(RESOURCE)
-        {
-            return (
-                400,
-                json!({ "error": "invalid_resource", "error_description": "AADSTS500011" }),
-            );
-        }
-        let (token, life) = self.issue(None);
-        let expires_on = self.now().saturating_add(life).to_string();
-        (
-            200,
-            json!({ "access_token": token, "expires_in": life.to_string(), "expires_on": expires_on,
-            "not_before": self.now().to_string(), "resource": RESOURCE, "token_type": "Bearer" }),
-        )
-    }
-
     /// Why this request may not go on, if so.
     fn unauthorized(&self, request: &Request<Bytes>, headers: &mut HeaderMap) -> Option<Answer> {
-        let message = match bearer(request.headers()).map(|t| self.tokens.get(t)) {
+        let host = header_text(request.headers(), "host");
+        let tenant = self.entra.apps.first().map(|app| app.tenant.as_str());
+        let tenant = tenant.unwrap_or_default();
+        let resource = resource_of(&host);
+        let token = bearer(request.headers()).map(|t| self.entra.tokens.get(t));
+        let of_tenant = |token: &IssuedToken| token.app.as_ref().is_none_or(|(t, _)| t == tenant);
+        let message = match token {
             None => "AKV10000: Request is missing a Bearer or PoP token.",
             Some(None) => "AKV10022: Invalid audience or issuer, or the token is unknown.",
             Some(Some(token)) if token.expires_at <= self.now() => {
                 "AKV10021: The token has expired."
             }
+            Some(Some(token)) if token.resource != resource => "AKV10022: Invalid audience.",
+            Some(Some(token)) if !of_tenant(token) => "AKV10032: Invalid issuer.",
             Some(Some(_)) => return None,
         };
-        let host = header_text(request.headers(), "host");
-        let tenant = self
-            .apps
-            .first()
-            .map(|app| app.tenant.as_str())
-            .unwrap_or_default();
-        let challenge =
-            format!("Bearer authorization=\"https://{host}/{tenant}\", resource=\"{RESOURCE}\"");
+        let challenge = format!(
+            "Bearer authorization=\"https://login.windows.net/{tenant}\", resource=\"{resource}\""
+        );
         insert(headers, "www-authenticate", &challenge);
         Some(error(401, "Unauthorized", message, None))
     }
@@ -769,7 +659,7 @@ impl State {
 
     /// The client id that the request's token was given to.
     fn client_of(&self, request: &Request<Bytes>) -> Option<&str> {
-        let token = self.tokens.get(bearer(request.headers())?)?;
+        let token = self.entra.tokens.get(bearer(request.headers())?)?;
         token.app.as_ref().map(|(_, client)| client.as_str())
     }
 
@@ -848,6 +738,17 @@ impl State {
             ),
         }
     }
+}
+
+/// What tokens for the vault with this host are for; for hosts that are not Azure's, the public cloud's.
+fn resource_of(host: &str) -> &'static str {
+    let name = host.split(':').next().unwrap_or_default();
+    let below = |resource: &&&str| {
+        let suffix = resource.strip_prefix("https://");
+        suffix.is_some_and(|suffix| name.ends_with(&format!(".{suffix}")))
+    };
+    let [public, ..] = &RESOURCES;
+    RESOURCES.iter().find(below).unwrap_or(public)
 }
 
 /// The data plane's versions: 7.0 to 7.6, and since then dates, some with `-preview`.

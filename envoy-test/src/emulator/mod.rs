@@ -5,6 +5,7 @@
 mod admin;
 mod azure;
 mod ca;
+mod entra;
 mod faults;
 mod policy;
 mod server;

@@ -25,12 +25,14 @@ use super::ca::TestCa;
 use super::faults::Cut;
 
 /// The names that the emulator's certificate is good for.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 8] = [
     "localhost",
     "127.0.0.1",
     "*.vault.azure.net",
     "*.vault.localhost",
     "login.microsoftonline.com",
+    "login.microsoftonline.us",
+    "*.vault.usgovcloudapi.net",
     "emulator",
 ];
 
