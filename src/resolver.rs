@@ -30,6 +30,9 @@ use crate::time::{Span, Timestamp};
 const FIRST_BACK_OFF: Span = Span::seconds(1);
 /// Longest such wait.
 const LONGEST_BACK_OFF: Span = Span::seconds(30);
+/// A secret that is not there is remembered this long at least: whoever asks for names by the million
+/// asks Azure once a second for each.
+const SHORTEST_NEGATIVE: Span = Span::seconds(1);
 /// How often the same failure of the same secret is logged.
 const LOG_AGAIN: Span = Span::seconds(60);
 /// How often to look whether another worker's fetch has ended.
@@ -944,7 +947,7 @@ impl Resolver {
             Reason::NotFound | Reason::Disabled | Reason::Expired | Reason::NotYetValid
                 if !usable =>
             {
-                slot.rules.neg_ttl
+                slot.rules.neg_ttl.max(SHORTEST_NEGATIVE)
             }
             _ => back_off(failure, attempts, (now.random)()),
         };

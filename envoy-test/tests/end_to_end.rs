@@ -705,7 +705,7 @@ fn a_wrong_configuration_stops_envoy_with_every_reason() {
         "{error}"
     );
     assert!(
-        error.contains("vaults[0].config.tenant_id: is missing"),
+        error.contains("vaults[0].config.client_id: is missing"),
         "{error}"
     );
 }

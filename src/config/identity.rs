@@ -71,7 +71,6 @@ pub(super) fn read(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Opti
         Chosen::Nothing => guess(settings, &given)?,
     };
     given.complain_about_strays(settings, choice);
-    let place = place?;
     if choice == Choice::ManagedIdentity {
         return managed(settings, given, place);
     }
@@ -344,12 +343,13 @@ fn custom(
 fn app(
     settings: &mut Settings<'_, '_>,
     given: Given,
-    place: Place,
+    place: Option<Place>,
     choice: Choice,
     target: &Target<'_>,
 ) -> Option<Identity> {
     let proof = proof(settings, &given, choice);
-    let tenant = tenant(settings, given.tenant_id, place.check_resource, target);
+    let check_resource = place.as_ref().is_none_or(|place| place.check_resource);
+    let tenant = tenant(settings, given.tenant_id, check_resource, target);
     if given.client_id.is_none() {
         let message = format!(
             "is missing; set it here or as KONG_VAULT_AZURE_CLIENT_ID or {}_CLIENT_ID",
@@ -357,6 +357,7 @@ fn app(
         );
         settings.fields.problem("client_id", message);
     }
+    let place = place?;
     let authority = place.authority?;
     Some(Identity {
         cluster: given.cluster.unwrap_or_else(|| authority.upstream()),
@@ -452,7 +453,7 @@ fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
     }
 }
 
-fn managed(settings: &Settings<'_, '_>, given: Given, place: Place) -> Option<Identity> {
+fn managed(settings: &Settings<'_, '_>, given: Given, place: Option<Place>) -> Option<Identity> {
     let env = |name: &str| (settings.env)(name).filter(|value| !value.is_empty());
     let fields = &settings.fields;
     let (service, url, header) = endpoint(settings, &given)?;
@@ -498,7 +499,7 @@ fn managed(settings: &Settings<'_, '_>, given: Given, place: Place) -> Option<Id
     }
     Some(Identity {
         cluster: given.cluster.unwrap_or_else(|| url.upstream()),
-        scope: place.scope,
+        scope: place?.scope,
         credential: Credential::Managed(Managed {
             service,
             url,

@@ -178,6 +178,8 @@ fn identity(config: &str, variables: &[(&str, &str)]) -> Result<Identity, Vec<St
     parse(&json, &env).map(|config| config.vaults[0].identity.clone())
 }
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 const URI: &str = r#""vault_uri":"https://v.vault.azure.net""#;
 
 #[test]
@@ -391,7 +393,7 @@ fn what_a_sandbox_cannot_do_is_refused_with_the_reason() {
         ("IDENTITY_HEADER", "h"),
     ];
     let file = [("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")];
-    let cases: [(&str, &[(&str, &str)], &str); 10] = [
+    let cases: [(&str, Variables<'_>, &str); 10] = [
         (
             r#""identity":"azure_arc""#,
             &[],

@@ -270,7 +270,7 @@ impl<'s> Model<'s> {
             self.failures.push(self.time);
         }
         if secret && status == 404 && self.usable().is_none() {
-            self.missing_until = self.time + self.settings.neg_ttl * 1000;
+            self.missing_until = self.time + (self.settings.neg_ttl * 1000).max(1000);
         }
         let Call {
             lane,

@@ -218,7 +218,10 @@ fn a_follower_learns_of_a_failure_too() {
     world.answer(&mut leader, &call.calls[0], 404, "");
     assert_eq!(world.tick(&mut follower).0.woken, [7]);
     let answer = follower.answer(&want, Some(since), Timestamp(world.time.get()));
-    assert_eq!(answer, Answered::Failed(Reason::NotFound, None));
+    assert_eq!(
+        answer,
+        Answered::Failed(Reason::NotFound, Some(SHORTEST_NEGATIVE))
+    );
 }
 
 #[test]
@@ -400,4 +403,135 @@ fn what_nobody_uses_leaves_memory_and_comes_back_when_azure_fails() {
     assert_eq!(todo.woken, [2]);
     let answer = resolver.answer(&want, Some(since), Timestamp(world.time.get()));
     assert_eq!(value(&answer), "v1");
+}
+
+/// The same want for another secret of the vault.
+fn another(want: &Want, name: &str) -> Want {
+    Want {
+        key: SecretKey {
+            name: name.into(),
+            ..want.key.clone()
+        },
+        ..want.clone()
+    }
+}
+
+fn busy(retry_after: &str) -> Answer {
+    Answer::Response(Response {
+        status: 429,
+        retry_after: Some(retry_after.into()),
+        ..Response::default()
+    })
+}
+
+#[test]
+fn a_busy_vault_is_left_alone_by_everybody_until_it_said() {
+    let store = Store::default();
+    let world = World::new(&store);
+    // `Retry-After` as a date, 20 s from now.
+    world.time.set(784_111_757_000);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    let call = &call.calls[0];
+    let answer = busy("Sun, 06 Nov 1994 08:49:37 GMT");
+    let (todo, ()) = world.at(|now, todo| {
+        resolver.answered(call.lane, call.subject, call.step, &answer, now, todo);
+    });
+    let held =
+        |line: &LogLine| line.text == "event=vault_held vault=azure reason=throttled for_s=20";
+    assert!(todo.log.iter().any(held));
+    // Another secret, here and at another worker: refused on the spot, with the time to wait.
+    let (mut neighbour, _) = self::resolver(60, 0);
+    let other = another(&want, "other");
+    for resolver in [&mut resolver, &mut neighbour] {
+        world.pass(Span::seconds(5));
+        let todo = world.fetch(resolver, &other, 2);
+        assert!(todo.calls.is_empty());
+        assert_eq!(todo.woken, [2]);
+        let Answered::Failed(Reason::Throttled, Some(wait)) = world.look(resolver, &other) else {
+            panic!("not held");
+        };
+        assert!(wait <= Span::seconds(15), "{wait:?}");
+    }
+    world.pass(Span::seconds(10));
+    assert_eq!(world.fetch(&mut resolver, &other, 3).calls.len(), 1);
+    assert_eq!(world.fetch(&mut neighbour, &want, 3).calls.len(), 1);
+}
+
+#[test]
+fn a_vault_that_stays_busy_is_asked_less_and_less() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    world.token(&mut resolver, &call.calls[0]);
+    let mut waits = Vec::new();
+    for n in 0..4 {
+        let want = another(&want, &format!("s{n}"));
+        let call = world.fetch(&mut resolver, &want, n);
+        world.answer(&mut resolver, &call.calls[0], 503, "");
+        let Answered::Failed(Reason::Unavailable, Some(wait)) = world.look(&mut resolver, &want)
+        else {
+            panic!("not held");
+        };
+        waits.push(resolver.holds[0].unwrap().until.0 - world.time.get());
+        world.pass(wait.max(Span(waits[waits.len() - 1])));
+    }
+    assert_eq!(waits, [500, 1000, 2000, 4000]);
+    let call = world.fetch(&mut resolver, &another(&want, "last"), 9);
+    world.value(&mut resolver, &call.calls[0], "v");
+    assert_eq!(
+        resolver.holds[0].map(|hold| hold.attempts),
+        None,
+        "it answers again"
+    );
+}
+
+#[test]
+fn what_is_forbidden_or_missing_is_not_asked_for_again_at_once() {
+    for status in [403, 404] {
+        let world = World::new(&NoStore);
+        let (mut resolver, want) = resolver(60, 0);
+        let call = world.fetch(&mut resolver, &want, 1);
+        let call = world.token(&mut resolver, &call.calls[0]);
+        world.answer(&mut resolver, &call.calls[0], status, "");
+        world.pass(Span(400));
+        let todo = world.fetch(&mut resolver, &want, 2);
+        assert!(todo.calls.is_empty(), "{status}");
+        let todo = world.fetch(&mut resolver, &another(&want, "other"), 3);
+        assert_eq!(todo.calls.len(), 1, "{status} is about this secret only");
+    }
+}
+
+#[test]
+fn a_token_serves_until_its_end_while_its_renewal_fails() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut resolver, want) = resolver(60, 0);
+    let call = world.fetch(&mut resolver, &want, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    world.value(&mut resolver, &call.calls[0], "v");
+    // 3600 s less the five minutes ahead of its end.
+    world.pass(Span::seconds(3301));
+    let (todo, _) = world.tick(&mut resolver);
+    let renewals: Vec<_> = todo
+        .calls
+        .iter()
+        .filter(|c| c.subject == Subject::Token(0))
+        .collect();
+    assert_eq!(renewals.len(), 1);
+    let (again, _) = world.tick(&mut resolver);
+    assert!(
+        again.calls.iter().all(|c| c.subject != Subject::Token(0)),
+        "one renewal at a time"
+    );
+    world.answer(&mut resolver, renewals[0], 503, "");
+    let call = world.fetch(&mut resolver, &another(&want, "b"), 2);
+    assert!(
+        matches!(call.calls[0].subject, Subject::Secret(_)),
+        "with the old token"
+    );
+    world.pass(Span::seconds(300));
+    let call = world.fetch(&mut resolver, &another(&want, "c"), 3);
+    assert_eq!(call.calls[0].subject, Subject::Token(0), "it has ended");
 }

@@ -50,6 +50,8 @@ struct UserAssigned {
     resource_id: String,
 }
 
+type IdOf = fn(&UserAssigned) -> &str;
+
 /// Everything that can have a token.
 #[derive(Default)]
 pub(super) struct Entra {
@@ -325,7 +327,7 @@ impl Entra {
         if !RESOURCES.contains(&resource.as_str()) {
             return refuse(400, "invalid_resource", "AADSTS500011");
         }
-        let parameters: [(&str, fn(&UserAssigned) -> &str); 3] = [
+        let parameters: [(&str, IdOf); 3] = [
             (if old { "clientid" } else { "client_id" }, |u| &u.client_id),
             ("object_id", |u| &u.object_id),
             (if imds { "msi_res_id" } else { "mi_res_id" }, |u| {

@@ -23,6 +23,8 @@ fn identity_in(config: Value, env: &[(&str, &str)]) -> Identity {
     config.vaults[0].identity.clone()
 }
 
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 fn secret_identity() -> Identity {
     identity_in(
         json!({ "tenant_id": "tenant", "client_id": "client", "client_secret": "s~e+c&r=t" }),
@@ -219,7 +221,7 @@ fn managed_identities_ask_as_their_endpoints_want() {
         ("MSI_SECRET", "hd"),
     ];
     let resource = "resource=https%3A%2F%2Fvault.azure.net";
-    let cases: [(Value, &[(&str, &str)], String, (&str, &str)); 6] = [
+    let cases: [(Value, Variables<'_>, String, (&str, &str)); 6] = [
         (
             json!({}),
             &[],
