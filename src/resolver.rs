@@ -404,7 +404,10 @@ impl Resolver {
     ) {
         let key = (lane, Subject::Secret(at));
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.waiters.extend(waiter);
+            // A request may hold the same reference twice.
+            if waiter.is_some_and(|waiter| !flight.waiters.contains(&waiter)) {
+                flight.waiters.extend(waiter);
+            }
             if matches!(flight.stage, Stage::Following { .. }) {
                 self.advance_secret(lane, at, now, todo);
             }
@@ -427,6 +430,9 @@ impl Resolver {
         };
         match self.adopt_shared(at, started, now) {
             Adopted::Answer => return self.finish_secret(lane, at, todo),
+            // A request on WasmX goes on now, which it must not with a call of its own under way: that takes
+            // the worker down. A tick renews the value.
+            Adopted::Usable if lane != Lane::Worker => return self.finish_secret(lane, at, todo),
             // Nobody has to wait for a renewal.
             Adopted::Usable => self.wake_waiters(lane, at, todo),
             Adopted::Nothing => {}

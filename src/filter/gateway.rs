@@ -168,6 +168,8 @@ impl Gateway {
                 resolver.answered(call.lane, call.subject, call.step, answer, now, &mut todo);
             });
             ready.carry_out(call.root, todo, host, calls);
+            // It may have begun to follow another worker, which shows at a tick only.
+            ready.set_tick(ready.resolver.next_tick(), host);
         }
     }
 
@@ -369,29 +371,29 @@ impl Ready {
         calls: &mut PendingCalls,
     ) -> Flow {
         let todo = self.fetch(context, wants, host);
-        let headers = parked.headers.clone();
-        let since = parked.since;
-        let woken = self.make_calls(root, todo, host, calls);
-        if self.resolver.awaits(context) {
-            self.parked.insert(context, parked);
-            self.wake(root, woken, host, calls);
-            // Another worker's fetch shows at a tick only.
-            self.set_tick(self.resolver.next_tick(), host);
-            return Flow::Pause;
-        }
+        let mut woken = self.make_calls(root, todo, host, calls);
+        // This request is not parked yet: it is looked at here, and never resumed before it was held.
+        woken.retain(|&other| other != context);
         let verdict = request::judge(
-            headers.iter(),
+            parked.headers.iter(),
             self.config.on_error,
             &mut self.resolver,
-            Some(since),
+            Some(parked.since),
             host.now(),
         );
+        let awaits = self.resolver.awaits(context);
+        // WasmX: a request with a call of its own under way must not go on, or the worker dies.
+        let bound = awaits && host.dialect() == Dialect::WasmX;
         let flow = match verdict {
+            Verdict::Wait(_) if awaits => self.hold(context, parked, host),
+            Verdict::Edit(_) if bound => self.hold(context, parked, host),
             Verdict::Edit(edits) => {
+                self.resolver.forget(context);
                 apply(host, edits);
                 Flow::Continue
             }
             Verdict::Deny(denial) => {
+                self.resolver.forget(context);
                 self.complain(&denial, host);
                 deny(host, &denial);
                 Flow::Pause
@@ -401,16 +403,15 @@ impl Ready {
                 Flow::Pause
             }
         };
-        self.wake(
-            root,
-            woken
-                .into_iter()
-                .filter(|&other| other != context)
-                .collect(),
-            host,
-            calls,
-        );
+        self.wake(root, woken, host, calls);
         flow
+    }
+
+    fn hold(&mut self, context: u32, parked: Parked, host: &impl Host) -> Flow {
+        self.parked.insert(context, parked);
+        // Another worker's fetch shows at a tick only.
+        self.set_tick(self.resolver.next_tick(), host);
+        Flow::Pause
     }
 
     fn fetch(&mut self, context: u32, wants: &[Want], host: &impl Host) -> Todo {

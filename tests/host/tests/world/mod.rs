@@ -1,7 +1,11 @@
 //! A gateway with the release filter and the emulated Azure behind it. Whatever a test does, at its end
 //! nothing may have been punished and nothing secret may be in a log.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
 
 use std::path::PathBuf;
 use std::rc::Rc;
