@@ -22,12 +22,16 @@
 
 pub mod azure;
 pub mod base64;
+pub mod body;
+pub mod budget;
 pub mod cache;
 pub mod config;
 pub mod failure;
 pub mod filter;
 pub mod placement;
 pub mod policy;
+pub mod query;
+pub mod redact;
 pub mod reference;
 pub mod resolver;
 pub mod secret;

@@ -17,6 +17,7 @@ use crate::azure::forms;
 use crate::azure::http::{Answer, HttpRequest};
 use crate::azure::identity::{Circumstances, Identity, Progress, Step, Token};
 use crate::azure::key_vault::{self, Refusal};
+use crate::budget::Budget;
 use crate::cache::{
     Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
 };
@@ -158,6 +159,8 @@ struct Flight {
     secrets: Vec<usize>,
     /// For a secret: a new token was asked for after a 401.
     renewed_token: bool,
+    /// It was taken out of the budget for what traffic causes.
+    budgeted: bool,
 }
 
 impl Flight {
@@ -168,6 +171,7 @@ impl Flight {
             waiters: Vec::new(),
             secrets: Vec::new(),
             renewed_token: false,
+            budgeted: false,
         }
     }
 }
@@ -190,6 +194,7 @@ pub struct Resolver {
     slots: Slots,
     /// Vaults that asked for quiet, by their places in the configuration.
     holds: Vec<Option<Failed>>,
+    budget: Budget,
     flights: BTreeMap<(Lane, Subject), Flight>,
     epoch: u64,
 }
@@ -207,6 +212,7 @@ impl Resolver {
         let tokens = identities.iter().map(|_| TokenSlot::default()).collect();
         Self {
             holds: vec![None; config.vaults.len()],
+            budget: Budget::new(config.limits.fetches_per_second),
             config,
             identities,
             tokens,
@@ -271,6 +277,16 @@ impl Resolver {
         self.start_secret(lane, at, Some(waiter), now, todo);
     }
 
+    /// Has a tick fetch this, for somebody who cannot wait.
+    pub fn wish(&mut self, want: &Want, now: Timestamp) {
+        let at = self.slots.place(&want.key, &want.rules, now);
+        let affordable = self.budget.take(now);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.shorten(&want.rules);
+            slot.wished |= affordable;
+        }
+    }
+
     /// Whether something is under way that will wake this request.
     #[must_use]
     pub fn awaits(&self, waiter: u32) -> bool {
@@ -311,6 +327,9 @@ impl Resolver {
     /// to be called again.
     pub fn tick(&mut self, now: &Now<'_>, todo: &mut Todo) -> Span {
         for at in self.due(now.time) {
+            if let Some(slot) = self.slots.get_mut(at) {
+                slot.wished = false;
+            }
             self.start_secret(Lane::Worker, at, None, now, todo);
         }
         for identity in 0..self.tokens.len() {
@@ -350,7 +369,7 @@ impl Resolver {
                 .found
                 .as_ref()
                 .is_none_or(|f| f.life(&slot.rules, now) == Life::Over);
-            let wanted = (slot.pinned && missing)
+            let wanted = ((slot.pinned || slot.wished) && missing)
                 || ((slot.pinned || slot.used) && !missing && slot.renew_at <= now);
             wanted
                 && slot.record.held_until(now).is_none()
@@ -449,12 +468,47 @@ impl Resolver {
         if let Some(hold) = self.hold(vault, now) {
             return self.secret_held(lane, at, &hold, todo);
         }
+        if !self.affords(lane, at, now.time) {
+            return self.too_many(lane, at, now.time, todo);
+        }
         match take_lease(lane, &name, lease, now) {
             Lease::Ours => self.call_secret(lane, at, now, todo),
             Lease::Until(until) => {
                 self.set_stage(lane, Subject::Secret(at), Stage::Following { until })
             }
         }
+    }
+
+    /// Whether this fetch is the operator's, or traffic may still cause one. Several requests' calls for
+    /// one secret count as one.
+    fn affords(&mut self, lane: Lane, at: usize, now: Timestamp) -> bool {
+        let pinned = self.slots.get_mut(at).is_some_and(|slot| slot.pinned);
+        let mut paid = self.flights.iter().filter(|(_, flight)| flight.budgeted);
+        let in_flight = paid.clone().count();
+        let known = paid.any(|((_, subject), _)| *subject == Subject::Secret(at));
+        let Some(flight) = self.flights.get_mut(&(lane, Subject::Secret(at))) else {
+            return true;
+        };
+        if pinned || known || flight.waiters.is_empty() {
+            return true;
+        }
+        let affordable = in_flight < self.config.limits.fetches_in_flight && self.budget.take(now);
+        flight.budgeted = affordable;
+        affordable
+    }
+
+    /// A failure for those who wait now, and for nobody else.
+    fn too_many(&mut self, lane: Lane, at: usize, now: Timestamp, todo: &mut Todo) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            let attempts = slot.record.failed.map_or(0, |failed| failed.attempts);
+            slot.record.failed = Some(Failed {
+                reason: Reason::TooManyFetches,
+                at: now,
+                until: now,
+                attempts,
+            });
+        }
+        self.finish_secret(lane, at, todo);
     }
 
     /// Whether the vault asked everybody to wait, here or at another worker.

@@ -7,5 +7,5 @@ mod answer;
 mod gateway;
 pub mod header_map;
 pub mod host;
-mod request;
+mod place;
 pub mod vm;
