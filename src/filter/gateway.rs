@@ -542,7 +542,19 @@ impl Ready {
         if self.streams.get(&context).is_some_and(|s| s.answered) {
             return Flow::Continue;
         }
+        let flow = self.look_at_response(root, context, host, calls);
+        // After the masking: what the operator sets is meant to be seen.
         self.set_response_headers(host);
+        flow
+    }
+
+    fn look_at_response(
+        &mut self,
+        root: u32,
+        context: u32,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
         let rules = &self.config.response;
         let looks = !rules.resolve_headers.is_empty() || !rules.resolve_body.is_empty();
         let used = self

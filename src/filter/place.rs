@@ -383,7 +383,13 @@ pub(super) fn judge<'p>(places: impl Iterator<Item = &'p Place>, bench: &mut Ben
     let mut edits = Vec::new();
     let mut unknown = Vec::new();
     for place in places {
-        match render(place, bench) {
+        // What only the response gets is no value that came back.
+        let elsewhere = (place.target == Target::Later).then(|| bench.used.take());
+        let rendered = render(place, bench);
+        if let Some(used) = elsewhere {
+            bench.used = used;
+        }
+        match rendered {
             Rendered::Unknown(wants) => unknown.extend(wants),
             Rendered::Failed(denial) if bench.on_error == OnError::Deny => {
                 return Verdict::Deny(denial);
