@@ -34,6 +34,7 @@ pub mod query;
 pub mod redact;
 pub mod reference;
 pub mod resolver;
+pub mod seal;
 pub mod secret;
 pub mod subkey;
 pub mod template;

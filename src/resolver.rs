@@ -23,6 +23,7 @@ use crate::cache::{
 };
 use crate::config::{CacheRules, Config};
 use crate::failure::{Failure, Reason};
+use crate::seal::Sealer;
 use crate::secret::SecretValue;
 use crate::subkey;
 use crate::time::{Span, Timestamp};
@@ -190,6 +191,8 @@ struct TokenSlot {
 pub struct Resolver {
     config: Rc<Config>,
     identities: Vec<Identity>,
+    /// One for each identity that has a secret to make a key of.
+    sealers: Vec<Option<Sealer>>,
     tokens: Vec<TokenSlot>,
     slots: Slots,
     /// Vaults that asked for quiet, by their places in the configuration.
@@ -214,6 +217,7 @@ impl Resolver {
             holds: vec![None; config.vaults.len()],
             budget: Budget::new(config.limits.fetches_per_second),
             config,
+            sealers: identities.iter().map(Sealer::of).collect(),
             identities,
             tokens,
             slots: Slots::default(),
@@ -609,8 +613,8 @@ impl Resolver {
             return;
         };
         let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
-        let entry = now.shared.read(&name);
-        let Some(shared) = entry.and_then(|(e, _)| Record::unpack(&name, &e)) else {
+        let sealer = sealer_of(&self.identities, &self.sealers, &vault.identity);
+        let Some(shared) = get(now, sealer, &name).and_then(|e| Record::unpack(&name, &e)) else {
             return;
         };
         if slot.record.merge(shared)
@@ -684,10 +688,8 @@ impl Resolver {
         let usable = |token: &Token| token.expires_at > now.time;
         if !slot.token.as_ref().is_some_and(usable) {
             let name = token_name(self.identities.get(identity)?);
-            let shared = now
-                .shared
-                .read(&name)
-                .and_then(|(e, _)| unpack_token(&name, &e))?;
+            let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+            let shared = get(now, sealer, &name).and_then(|e| unpack_token(&name, &e))?;
             if !usable(&shared) || slot.refused.as_ref() == Some(&shared.value) {
                 return None;
             }
@@ -790,11 +792,8 @@ impl Resolver {
         let Some(slot) = self.tokens.get_mut(identity) else {
             return false;
         };
-        let Some(shared) = now
-            .shared
-            .read(name)
-            .and_then(|(e, _)| unpack_token(name, &e))
-        else {
+        let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+        let Some(shared) = get(now, sealer, name).and_then(|e| unpack_token(name, &e)) else {
             return false;
         };
         if shared.renew_at <= now.time || slot.refused.as_ref() == Some(&shared.value) {
@@ -821,7 +820,8 @@ impl Resolver {
         match who.read(step, answer, &mut slot.progress, now.time) {
             Ok(Some(token)) => {
                 let name = token_name(who);
-                put(now.shared, &name, &pack_token(&name, &token));
+                let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+                put_sealed(now, sealer, &name, &pack_token(&name, &token));
                 *slot = TokenSlot {
                     token: Some(token),
                     progress: std::mem::take(&mut slot.progress),
@@ -1053,7 +1053,8 @@ impl Resolver {
             return;
         };
         let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
-        put(now.shared, &name, &slot.record.pack(&name));
+        let sealer = sealer_of(&self.identities, &self.sealers, &vault.identity);
+        put_sealed(now, sealer, &name, &slot.record.pack(&name));
         release_lease(lane, &lease_name(&name), now);
     }
 
@@ -1156,6 +1157,38 @@ fn put(shared: &dyn Shared, name: &str, entry: &[u8]) {
         if shared.write(name, entry, over) {
             return;
         }
+    }
+}
+
+fn sealer_of<'s>(
+    identities: &[Identity],
+    sealers: &'s [Option<Sealer>],
+    identity: &Identity,
+) -> Option<&'s Sealer> {
+    let at = identities.iter().position(|other| other == identity)?;
+    sealers.get(at)?.as_ref()
+}
+
+/// An entry that holds a secret, opened if its identity seals.
+fn get(now: &Now<'_>, sealer: Option<&Sealer>, name: &str) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let (entry, _) = now.shared.read(name)?;
+    match sealer {
+        Some(sealer) => sealer.open(name, &entry),
+        None => Some(entry),
+    }
+}
+
+fn put_sealed(now: &Now<'_>, sealer: Option<&Sealer>, name: &str, entry: &[u8]) {
+    if !now.shared.is_there() {
+        return;
+    }
+    match sealer {
+        Some(sealer) => {
+            if let Some(sealed) = sealer.seal(name, entry, now.random) {
+                put(now.shared, name, &sealed);
+            }
+        }
+        None => put(now.shared, name, entry),
     }
 }
 
