@@ -64,12 +64,13 @@ pub fn json_parts(text: &[u8]) -> Vec<JsonPart<'_>> {
         at = end;
         let quoted = text.get(start..end).unwrap_or_default();
         let candidate = quoted.iter().any(|b| *b == b'\\' || *b == b'{');
-        if candidate && !is_key(text, end) {
-            if let Ok(value) = serde_json::from_slice::<Text<'_>>(quoted) {
-                parts.push(JsonPart::Raw(text.get(raw_from..start).unwrap_or_default()));
-                parts.push(JsonPart::Value(quoted, value.0));
-                raw_from = end;
-            }
+        if candidate
+            && !is_key(text, end)
+            && let Ok(value) = serde_json::from_slice::<Text<'_>>(quoted)
+        {
+            parts.push(JsonPart::Raw(text.get(raw_from..start).unwrap_or_default()));
+            parts.push(JsonPart::Value(quoted, value.0));
+            raw_from = end;
         }
     }
     parts.push(JsonPart::Raw(text.get(raw_from..).unwrap_or_default()));

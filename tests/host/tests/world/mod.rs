@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use envoy_test::emulator::{AppRegistration, Azure};
+use envoy_test::leaks;
 use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT};
 use proxy_wasm_host::{Dialect, Gateway, Request, Settings, StreamId, Violation, azure};
 use serde_json::{Value, json};
@@ -169,14 +170,17 @@ impl World {
         let violations = self.gateway.violations();
         let bad: Vec<_> = violations.iter().filter(|v| !(self.expected)(v)).collect();
         assert!(bad.is_empty(), "{bad:#?}\n{:#?}", self.gateway.log());
-        for line in self.gateway.log() {
-            for secret in [MARK, CLIENT_SECRET, "emulated-"] {
-                assert!(
-                    !line.text.contains(secret),
-                    "{secret} in the log: {}",
-                    line.text
-                );
-            }
+        let secrets = [MARK, CLIENT_SECRET, "emulated-"];
+        let log = self.gateway.log().into_iter().map(|line| line.text);
+        let log: Vec<String> = log.collect();
+        if let Some(form) = leaks::find(&log.join("\n"), &secrets) {
+            panic!("{form} in the log: {log:#?}");
+        }
+        for (key, value) in self.gateway.shared_data() {
+            let text = String::from_utf8_lossy(&value);
+            let found = secrets.iter().find(|secret| text.contains(**secret));
+            let key = String::from_utf8_lossy(&key);
+            assert_eq!(found, None, "not sealed: {key}");
         }
     }
 }
