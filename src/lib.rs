@@ -42,7 +42,7 @@ pub mod time;
 
 /// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
 /// lists, and this is the one place that all of them come back to.
-#[cfg(target_arch = "wasm32")]
+#[cfg(target_os = "wasi")]
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);

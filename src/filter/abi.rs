@@ -363,14 +363,11 @@ extern "C" fn proxy_abi_version_0_2_1() {}
 
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {
-    #[cfg(target_os = "wasi")]
-    {
-        unsafe extern "C" {
-            fn __wasm_call_ctors();
-        }
-        // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
-        unsafe { __wasm_call_ctors() };
+    unsafe extern "C" {
+        fn __wasm_call_ctors();
     }
+    // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
+    unsafe { __wasm_call_ctors() };
 }
 
 /// Memory for what the host hands over; [`taken`] turns it back into the `Vec` that it is here.

@@ -2,6 +2,7 @@
 //! what it cannot get.
 
 mod demo;
+mod engines;
 mod provision;
 mod reference;
 mod steps;
