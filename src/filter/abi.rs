@@ -151,17 +151,19 @@ const fn checked(status: u32) -> Result<(), Refused> {
 fn taken(
     call: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
 ) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    taken_plain(call).map(Zeroizing::new)
+}
+
+fn taken_plain(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, Refused> {
     let mut data: *mut u8 = std::ptr::null_mut();
     let mut size = 0;
     checked(call(&raw mut data, &raw mut size))?;
     if data.is_null() || size == 0 {
-        return Ok(Zeroizing::new(Vec::new()));
+        return Ok(Vec::new());
     }
     // SAFETY: the host wrote `size` bytes to a block that it got from `proxy_on_memory_allocate(size)`,
     // which made it as a `Vec` of exactly this capacity and gave it up.
-    Ok(Zeroizing::new(unsafe {
-        Vec::from_raw_parts(data, size, size)
-    }))
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
 impl Host for ProxyWasmHost {
@@ -198,9 +200,9 @@ impl Host for ProxyWasmHost {
         })
     }
 
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused> {
         // SAFETY: as in `buffer`.
-        taken(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+        taken_plain(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
     }
 
     fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>> {

@@ -372,7 +372,7 @@ impl Ready {
         let bytes = if request_headers || query || request_body || check_repeats {
             host.header_map(Map::Request).unwrap_or_default()
         } else {
-            Zeroizing::default()
+            Vec::new()
         };
         let map = HeaderMap::new(&bytes);
         let mut found = if request_headers && Template::may_hold_reference(&bytes) {

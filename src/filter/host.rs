@@ -131,7 +131,9 @@ pub trait Host {
     /// A buffer's bytes; empty when there is none.
     fn buffer(&self, buffer: Buffer) -> Result<Zeroizing<Vec<u8>>, Refused>;
     /// A whole header map in serialized form (see [`super::header_map`]).
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused>;
+    /// Wiped by the allocator alone: wiping it here as well, byte by byte, would be the dearest part of a
+    /// request without references.
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused>;
     /// One header's first value.
     fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>>;
     /// Sets a header, replacing all of that name.

@@ -70,9 +70,9 @@ impl Host for Shared {
             Buffer::RequestBody | Buffer::ResponseBody => Vec::new(),
         }))
     }
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused> {
         if map == Map::CallAnswer {
-            return Ok(Zeroizing::new(serialize(&[])));
+            return Ok(serialize(&[]));
         }
         self.0.on_stream(|stream| {
             let pairs: Vec<(&[u8], &[u8])> = stream
@@ -80,7 +80,7 @@ impl Host for Shared {
                 .iter()
                 .map(|(n, v)| (n.as_bytes(), v.as_slice()))
                 .collect();
-            Zeroizing::new(serialize(&pairs))
+            serialize(&pairs)
         })
     }
     fn header(&self, _: Map, name: &str) -> Option<Zeroizing<Vec<u8>>> {
