@@ -1,13 +1,16 @@
 //! The project's commands, `cargo xtask …`: each gets what a fresh machine lacks, and says in a sentence
 //! what it cannot get.
 
+mod check;
 mod demo;
+mod document;
 mod provision;
 mod reference;
 mod steps;
 mod test;
 mod wasm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +42,20 @@ enum Command {
     },
     /// Builds the release filter into target/dist.
     Build,
+    /// Checks a configuration, or a gateway's file with one in it: every error with its line, or what the
+    /// filter would do.
+    Check {
+        /// JSON or YAML: the filter's configuration, or Kong's, Envoy's, Istio's or Envoy Gateway's with it;
+        /// `-` for standard input.
+        file: PathBuf,
+        /// A variable that the filter will see, beside those of this process: `NAME=VALUE`, or `NAME` for a
+        /// credential of any value.
+        #[arg(long = "env", value_name = "NAME[=VALUE]")]
+        variables: Vec<check::Variable>,
+        /// A credential that is not here is an error; else it is assumed that the gateway passes it on.
+        #[arg(long)]
+        strict: bool,
+    },
     /// Explains a reference as JSON; `-` explains one a line from standard input.
     Reference {
         /// The reference with its braces, or `-`.
@@ -53,6 +70,15 @@ fn main() -> ExitCode {
         Command::Build => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
             .map(|(built, full)| println!("{built}\n{full}")),
+        Command::Check {
+            file,
+            variables,
+            strict,
+        } => match check::run(&file, &variables, strict) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Command::Reference { text } => reference::run(&text),
     };
     match result {
