@@ -6,6 +6,7 @@ mod demo;
 mod document;
 mod provision;
 mod reference;
+mod schema;
 mod steps;
 mod test;
 mod wasm;
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Writes the configuration's JSON Schema and Kong's `.meta.json` into filter-config.
+    Schema,
     /// Explains a reference as JSON; `-` explains one a line from standard input.
     Reference {
         /// The reference with its braces, or `-`.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
+        Command::Schema => schema::write(),
         Command::Reference { text } => reference::run(&text),
     };
     match result {
