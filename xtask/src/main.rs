@@ -4,6 +4,8 @@
 mod check;
 mod demo;
 mod document;
+#[cfg(test)]
+mod examples;
 mod provision;
 mod reference;
 mod schema;
