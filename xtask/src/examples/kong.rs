@@ -12,7 +12,7 @@ enum Kind {
     Text,
     Texts,
     Flag,
-    Entities(&'static [(&'static str, Kind)]),
+    Entities(&'static [(&'static str, Self)]),
     Entity,
     Configuration,
 }
