@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::check::{self, Found, Host, OnCrash};
 use crate::document::{Node, read};
 
+mod compose;
 mod kong;
 mod kubernetes;
 

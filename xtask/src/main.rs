@@ -3,6 +3,7 @@
 
 mod check;
 mod demo;
+mod docker;
 mod document;
 #[cfg(test)]
 mod examples;
@@ -42,6 +43,9 @@ enum Command {
         /// Leaves out lints and documentation.
         #[arg(long)]
         fast: bool,
+        /// Also runs the compose files, where there is a Docker engine.
+        #[arg(long)]
+        docker: bool,
     },
     /// Builds the release filter into target/dist.
     Build,
@@ -71,7 +75,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { keep } => demo::run(keep),
-        Command::Test { filter, fast } => return test::all(&filter, fast),
+        Command::Test {
+            filter,
+            fast,
+            docker,
+        } => return test::all(&filter, fast, docker),
         Command::Build => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
             .map(|(built, full)| println!("{built}\n{full}")),
