@@ -9,6 +9,7 @@ mod document;
 mod examples;
 mod provision;
 mod reference;
+mod release;
 mod schema;
 mod steps;
 mod test;
@@ -47,7 +48,7 @@ enum Command {
         #[arg(long)]
         docker: bool,
     },
-    /// Builds the release filter into target/dist.
+    /// Builds the release filter into target/dist, with its hash, its bill of materials and Kong's schema.
     Build,
     /// Checks a configuration, or a gateway's file with one in it: every error with its line, or what the
     /// filter would do.
