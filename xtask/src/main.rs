@@ -1,14 +1,22 @@
 //! The project's commands, `cargo xtask …`: each gets what a fresh machine lacks, and says in a sentence
 //! what it cannot get.
 
+mod check;
 mod demo;
+mod docker;
+mod document;
 mod engines;
+#[cfg(test)]
+mod examples;
 mod provision;
 mod reference;
+mod release;
+mod schema;
 mod steps;
 mod test;
 mod wasm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,9 +45,28 @@ enum Command {
         /// Leaves out lints and documentation.
         #[arg(long)]
         fast: bool,
+        /// Also runs the compose files, where there is a Docker engine.
+        #[arg(long)]
+        docker: bool,
     },
-    /// Builds the release filter into target/dist.
+    /// Builds the release filter into target/dist, with its hash, its bill of materials and Kong's schema.
     Build,
+    /// Checks a configuration, or a gateway's file with one in it: every error with its line, or what the
+    /// filter would do.
+    Check {
+        /// JSON or YAML: the filter's configuration, or Kong's, Envoy's, Istio's or Envoy Gateway's with it;
+        /// `-` for standard input.
+        file: PathBuf,
+        /// A variable that the filter will see, beside those of this process: `NAME=VALUE`, or `NAME` for a
+        /// credential of any value.
+        #[arg(long = "env", value_name = "NAME[=VALUE]")]
+        variables: Vec<check::Variable>,
+        /// A credential that is not here is an error; else it is assumed that the gateway passes it on.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Writes the configuration's JSON Schema and Kong's `.meta.json` into filter-config.
+    Schema,
     /// Explains a reference as JSON; `-` explains one a line from standard input.
     Reference {
         /// The reference with its braces, or `-`.
@@ -50,10 +77,24 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { keep } => demo::run(keep),
-        Command::Test { filter, fast } => return test::all(&filter, fast),
+        Command::Test {
+            filter,
+            fast,
+            docker,
+        } => return test::all(&filter, fast, docker),
         Command::Build => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
             .map(|(built, full)| println!("{built}\n{full}")),
+        Command::Check {
+            file,
+            variables,
+            strict,
+        } => match check::run(&file, &variables, strict) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        Command::Schema => schema::write(),
         Command::Reference { text } => reference::run(&text),
     };
     match result {

@@ -9,19 +9,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::steps::{cargo, run};
-use crate::{engines, provision, wasm};
+use crate::{docker, engines, provision, wasm};
 
 /// Passed, failed, left out.
 #[derive(Default)]
 struct Counts([u64; 3]);
 
-/// Everything; with `filter`, only `cargo test` with these arguments; with `fast`, no lints. The counts are
-/// the last line of the output, whatever happens.
-pub(crate) fn all(filter: &[String], fast: bool) -> ExitCode {
+/// Everything; with `filter`, only `cargo test` with these arguments; with `fast`, no lints; with `docker`, the
+/// compose files too. The counts are the last line of the output, whatever happens.
+pub(crate) fn all(filter: &[String], fast: bool, docker: bool) -> ExitCode {
     let start = Instant::now();
     let mut summary = Summary::default();
     let counts = summary.everything(filter, fast || !filter.is_empty());
-    let counts = counts.unwrap_or_default();
+    let mut counts = counts.unwrap_or_default();
+    if docker {
+        summary.docker(&mut counts);
+    }
     let failed = summary.failed();
     println!("\n{summary}");
     println!("all of it took {}", in_words(start.elapsed()));
@@ -116,6 +119,18 @@ impl Summary {
                 .env("RUSTDOCFLAGS", "-D warnings");
             run("checking the documentation", &mut doc).map(drop)
         });
+    }
+
+    /// The compose files; one that cannot be run for want of an engine counts as skipped.
+    fn docker(&mut self, counts: &mut Counts) {
+        match self.step("Docker", docker::test) {
+            Some(docker::Outcome::Passed(count)) => counts.0[0] += count,
+            Some(docker::Outcome::Skipped(count, why)) => {
+                println!("Docker: {count} compose files were skipped: {why}");
+                counts.0[2] += count;
+            }
+            None => counts.0[1] += 1,
+        }
     }
 
     fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Option<T> {

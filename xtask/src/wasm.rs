@@ -12,6 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::release;
 use crate::steps::{ask, cargo, run, workspace};
 
 const TARGET: &str = "wasm32-wasip1";
@@ -51,7 +52,7 @@ pub(crate) enum Variant {
 
 /// Builds the filter into `target/dist`.
 pub(crate) fn build(variant: Variant) -> Result<Built> {
-    let folder = match toolchain()? {
+    let (folder, compiler) = match toolchain()? {
         Toolchain::Rustup => {
             let mut cargo = cargo();
             let command = build_command(&mut cargo, variant);
@@ -60,9 +61,9 @@ pub(crate) fn build(variant: Variant) -> Result<Built> {
                 Variant::Full => "building the filter with every feature",
             };
             run(what, command.env("RUSTFLAGS", remap(&rustc())?))?;
-            target_folder()
+            (target_folder(), rustc())
         }
-        Toolchain::Debian => build_with_debian(variant)?,
+        Toolchain::Debian => (build_with_debian(variant)?, DEBIANS_RUSTC.into()),
     };
     let dist = workspace().join(match variant {
         Variant::Standard => "target/dist",
@@ -75,7 +76,23 @@ pub(crate) fn build(variant: Variant) -> Result<Built> {
     let path = dist.join("azure_key_vault_filter.wasm");
     fs::copy(&from, &path).with_context(|| format!("copying {}", from.display()))?;
     copy_schema(&dist)?;
-    measure(path)
+    let built = measure(path)?;
+    release::write(&release::Artifact {
+        path: &built.path,
+        sha256: &built.sha256,
+        features: features(variant),
+        target: TARGET,
+        rust: &version(&compiler)?,
+    })?;
+    Ok(built)
+}
+
+/// What cargo is told of a variant's features.
+const fn features(variant: Variant) -> &'static [&'static str] {
+    match variant {
+        Variant::Standard => &[],
+        Variant::Full => &["--all-features"],
+    }
 }
 
 /// Kong reads a filter's configuration schema from beside the filter.
@@ -89,12 +106,7 @@ fn copy_schema(dist: &Path) -> Result<()> {
 }
 
 fn build_command(cargo: &mut Command, variant: Variant) -> &mut Command {
-    if variant == Variant::Full {
-        cargo.args(["build", "--all-features"]);
-    } else {
-        cargo.arg("build");
-    }
-    cargo.args([
+    cargo.arg("build").args(features(variant)).args([
         "--release",
         "--locked",
         "--target",
@@ -132,14 +144,22 @@ fn remap(rustc: &OsStr) -> Result<String> {
 
 /// The commit that rustc was built from.
 fn commit(rustc: &OsStr) -> Result<String> {
+    fact(rustc, "commit-hash: ")
+}
+
+/// rustc's version: `1.95.0`.
+fn version(rustc: &OsStr) -> Result<String> {
+    fact(rustc, "release: ")
+}
+
+/// A line of what rustc says of itself.
+fn fact(rustc: &OsStr, name: &str) -> Result<String> {
     let version = ask(
         "asking rustc for its version",
         in_workspace(rustc).arg("-vV"),
     )?;
-    let commit = version
-        .lines()
-        .find_map(|line| line.strip_prefix("commit-hash: "));
-    Ok(commit.unwrap_or("unknown").to_owned())
+    let fact = version.lines().find_map(|line| line.strip_prefix(name));
+    Ok(fact.unwrap_or("unknown").to_owned())
 }
 
 enum Toolchain {

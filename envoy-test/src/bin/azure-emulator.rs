@@ -1,13 +1,14 @@
 //! The Azure emulator as a program of its own, for trying a gateway by hand.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use envoy_test::emulator::{AppRegistration, Azure, Options, Server};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-/// Emulates Microsoft Entra ID and Azure Key Vault on 127.0.0.1.
+/// Emulates Microsoft Entra ID and Azure Key Vault.
 #[derive(Parser)]
 struct Arguments {
     /// The port for HTTPS: Entra ID and Key Vault.
@@ -16,10 +17,13 @@ struct Arguments {
     /// The port for HTTP: managed identity and the admin API.
     #[arg(long, default_value_t = 8444)]
     plain_port: u16,
+    /// Where to listen. The admin API has no password: anything else than this machine is for containers.
+    #[arg(long, default_value = "127.0.0.1")]
+    listen: IpAddr,
     /// Where to write the certificate of the emulator's authority.
     #[arg(long, default_value = "emulator-ca.pem")]
     ca: PathBuf,
-    /// A JSON object of secrets' names and values to begin with.
+    /// A JSON object of secrets' names and values to begin with; `VAULT/NAME` is in https://VAULT.vault.azure.net.
     #[arg(long)]
     seed: Option<PathBuf>,
     /// The tenant of the one app registration there is.
@@ -51,6 +55,7 @@ fn main() -> Result<()> {
     let options = Options {
         tls_port: arguments.tls_port,
         plain_port: arguments.plain_port,
+        address: Some(arguments.listen),
     };
     let server = Server::start(&azure, options)?;
     let ca = &arguments.ca;
@@ -77,7 +82,10 @@ fn seed(azure: &Azure, path: &PathBuf) -> Result<()> {
         let value = value
             .as_str()
             .map_or_else(|| value.to_string(), ToOwned::to_owned);
-        azure.set_secret(name, &value);
+        match name.split_once('/') {
+            Some((vault, name)) => azure.set_secret_in(vault, name, &json!({ "value": value })),
+            None => azure.set_secret(name, &value),
+        }
     }
     Ok(())
 }

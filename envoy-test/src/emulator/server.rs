@@ -2,7 +2,7 @@
 //! carries out delays and cuts, and knows nothing of what is answered.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -43,6 +43,8 @@ pub struct Options {
     pub tls_port: u16,
     /// HTTP: managed identity and the admin API.
     pub plain_port: u16,
+    /// Where to listen: 127.0.0.1 unless it is given. The admin API has no password.
+    pub address: Option<IpAddr>,
 }
 
 /// A running emulator; stops when dropped.
@@ -56,7 +58,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts serving on 127.0.0.1.
+    /// Starts serving.
     ///
     /// # Errors
     /// When a port is taken.
@@ -69,8 +71,9 @@ impl Server {
         let ca = TestCa::new()?;
         let acceptor = acceptor(&ca)?;
         let (tls, plain) = runtime.block_on(async {
-            let tls = listen(options.tls_port).await?;
-            let plain = listen(options.plain_port).await?;
+            let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let tls = listen((address, options.tls_port).into()).await?;
+            let plain = listen((address, options.plain_port).into()).await?;
             let addresses = (tls.local_addr()?, plain.local_addr()?);
             tokio::spawn(serve(tls, azure.clone(), Some(acceptor)));
             tokio::spawn(serve(plain, azure.clone(), None));
@@ -100,8 +103,7 @@ impl Drop for Server {
     }
 }
 
-async fn listen(port: u16) -> Result<TcpListener> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("listening on {address}"))

@@ -1,0 +1,322 @@
+//! The configuration's form, declared once: the tables below become `filter-config/schema.json` for
+//! editors and Kong's `.meta.json`. `src/config` is what really reads a configuration; tests hold the two
+//! together, field by field. A new field is one line here.
+//!
+//! The schema refuses less than the reader does: whether a header may be set, or a vault is in Azure, is
+//! the reader's to say. It refuses nothing that the reader takes.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+
+use crate::steps::workspace;
+
+/// What a field holds.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// A text that is not empty.
+    Text,
+    /// A text of this form; the pattern is one that PCRE and ECMAScript read in the same way.
+    Like(&'static str),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A number from … to ….
+    Number(u32, u32),
+    /// true or false.
+    Boolean,
+    /// A list of texts.
+    Texts,
+    /// A list of texts of this form.
+    TextsLike(&'static str),
+    /// An object from header names to texts.
+    Headers,
+    /// An object from any names to texts.
+    Parameters,
+    /// An object with these fields.
+    Object(&'static [Field]),
+    /// A list of objects with these fields.
+    Objects(&'static [Field]),
+    /// Anything: it means nothing here.
+    Anything,
+}
+
+/// A field of an object.
+struct Field {
+    name: &'static str,
+    shape: Shape,
+    required: bool,
+    about: &'static str,
+}
+
+const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
+    Field {
+        name,
+        shape,
+        required: false,
+        about,
+    }
+}
+
+const fn required(name: &'static str, shape: Shape, about: &'static str) -> Field {
+    Field {
+        name,
+        shape,
+        required: true,
+        about,
+    }
+}
+
+const HTTPS: Shape = Shape::Like(r"^https://[A-Za-z0-9-][A-Za-z0-9.-]*(:[0-9]{1,5})?/?$");
+const HTTP: Shape = Shape::Like(r"^https?://[A-Za-z0-9-]");
+/// Kong's largest ttl.
+const SECONDS: Shape = Shape::Number(0, 100_000_000);
+/// RFC 9110, section 5.6.2; `*` is one of its characters, and stands for any run of them in a pattern.
+const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// Of other types the reader does not know how a value has to be written.
+const MEDIA_TYPE: &str = r"^([Aa]pplication/(json|x-www-form-urlencoded|.*\+json)|[Tt]ext/plain)$";
+const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
+
+#[rustfmt::skip]
+const ROOT: &[Field] = &[
+    field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
+    field("request", Shape::Object(REQUEST), "What is done to requests."),
+    field("response", Shape::Object(RESPONSE), "What is done to responses."),
+    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
+    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused; 1048576 by default."),
+    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches in a second that clients' references may cause in one worker; 50 by default."),
+    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time; 100 by default."),
+    field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
+];
+
+#[rustfmt::skip]
+const VAULT: &[Field] = &[
+    field("name", Shape::Word(&["azure"]), "Kong's name for the kind of vault."),
+    required("prefix", Shape::Like("^[a-z][a-z0-9-]*[a-z0-9]$"), "The name that references use: {vault://PREFIX/SECRET}."),
+    field("description", Shape::Text, "For people."),
+    field("tags", Shape::Texts, "For people."),
+    field("config", Shape::Object(CONFIG), "The vault and the identity that reads it."),
+    field("id", Shape::Anything, "Kong's; means nothing here."),
+    field("created_at", Shape::Anything, "Kong's; means nothing here."),
+    field("updated_at", Shape::Anything, "Kong's; means nothing here."),
+];
+
+#[rustfmt::skip]
+const CONFIG: &[Field] = &[
+    field("type", Shape::Word(&["secrets", "certificates", "keys"]), "What references to this vault are to; secrets by default."),
+    field("vault_uri", HTTPS, "https://NAME.vault.azure.net; else KONG_VAULT_AZURE_VAULT_URI."),
+    field("location", Shape::Text, "Kong's; means nothing here."),
+    field("vault_cluster", Shape::Text, "Envoy's cluster for the vault; by default HOST:PORT of vault_uri, which is what Kong needs."),
+    field("ttl", SECONDS, "Seconds for which a value is fresh; 0, the default, for no rotation."),
+    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing."),
+    field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails."),
+    field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken."),
+    field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; 5000 by default."),
+    field("api_version", Shape::Like("^[A-Za-z0-9.-]+$"), "The api-version of Key Vault's data plane."),
+    field("identity", Shape::Word(&["client_secret", "client_certificate", "workload_identity", "managed_identity"]), "Who asks; worked out from what is given by default."),
+    field("identity_cluster", Shape::Text, "Envoy's cluster for Entra ID, or for the managed identity's endpoint."),
+    field("credentials_prefix", Shape::Text, "The first part of the variables' names; AZURE by default."),
+    field("tenant_id", Shape::Like("^[A-Za-z0-9.-]+$"), "The tenant's id or domain; else AZURE_TENANT_ID, else the vault is asked."),
+    field("client_id", Shape::Text, "The app registration, or the user-assigned managed identity."),
+    field("client_secret", Shape::Text, "Better in the environment, as AZURE_CLIENT_SECRET: gateways show their configuration."),
+    field("client_certificate", Shape::Text, "PEM with an RSA key and its certificate; better in the environment, as AZURE_CLIENT_CERTIFICATE."),
+    field("federated_token", Shape::Text, "A workload identity's token, for as long as it lives."),
+    field("federated_token_url", HTTP, "Where a workload identity's token is to be had."),
+    field("federated_token_cluster", Shape::Text, "Envoy's cluster for federated_token_url."),
+    field("managed_identity_source", Shape::Word(&["imds", "app_service", "app_service_2017"]), "Which endpoint a managed identity has; what the environment says by default."),
+    field("managed_identity_endpoint", HTTP, "Its URL; what the environment says by default."),
+    field("object_id", Shape::Text, "A user-assigned managed identity, by its object id."),
+    field("resource_id", Shape::Text, "A user-assigned managed identity, by its resource id."),
+    field("cloud", Shape::Word(&["public", "us_government", "china", "custom"]), "The vault's own cloud by default."),
+    field("dns_suffix", Shape::Text, "Of cloud custom: the domain to which tokens may go."),
+    field("scope", Shape::Text, "Of cloud custom: the scope of tokens."),
+    field("authority_host", HTTPS, "Entra ID's host; the one of the vault's cloud by default."),
+];
+
+#[rustfmt::skip]
+const REQUEST: &[Field] = &[
+    field("set", Shape::Object(SET), "What the operator sets; it replaces what the client sent, and its secrets are fetched ahead."),
+    field("resolve", Shape::Object(RESOLVE), "References that arrive in the traffic: only in these places, and only to these secrets."),
+];
+
+#[rustfmt::skip]
+const RESPONSE: &[Field] = &[
+    field("set", Shape::Object(RESPONSE_SET), "What the operator sets."),
+    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
+    field("redact", Shape::Boolean, "Mask values that a request got where the upstream sends them back."),
+];
+
+const SET: &[Field] = &[
+    SET_HEADERS,
+    field(
+        "query",
+        Shape::Parameters,
+        "Names of query parameters, and texts with references.",
+    ),
+];
+const RESOLVE: &[Field] = &[
+    HEADERS,
+    field(
+        "query",
+        Shape::Texts,
+        "Names of query parameters; * stands for any run of characters.",
+    ),
+    BODY,
+    ALLOW,
+];
+const RESPONSE_SET: &[Field] = &[SET_HEADERS];
+const RESPONSE_RESOLVE: &[Field] = &[HEADERS, BODY, ALLOW];
+const SET_HEADERS: Field = field(
+    "headers",
+    Shape::Headers,
+    "Header names, and texts with references.",
+);
+const HEADERS: Field = field(
+    "headers",
+    Shape::TextsLike(HEADER_NAME),
+    "Header names; * stands for any run of characters.",
+);
+const BODY: Field = field(
+    "body",
+    Shape::TextsLike(MEDIA_TYPE),
+    "Media types: application/json, application/*+json, application/x-www-form-urlencoded, text/plain.",
+);
+const ALLOW: Field = field(
+    "allow",
+    Shape::TextsLike(ALLOWED),
+    "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything.",
+);
+
+/// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
+/// captures, the part of the name that goes and the label's value. None until the filter has metrics. (As
+/// of Kong 3.9 they work only for filters whose name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
+const LABELS: &[(&str, &str)] = &[];
+
+/// Where a schema goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Editors and other tools: draft 7.
+    Editor,
+    /// Kong: draft 4, which is all that its metaschema takes.
+    Kong,
+}
+
+/// The schema of a configuration.
+pub(crate) fn schema(dialect: Dialect) -> Value {
+    let mut schema = object(ROOT, dialect);
+    let (id, url) = match dialect {
+        Dialect::Editor => ("$schema", "http://json-schema.org/draft-07/schema#"),
+        Dialect::Kong => ("$schema", "http://json-schema.org/draft-04/schema#"),
+    };
+    schema.insert(id.to_owned(), json!(url));
+    schema.insert("title".into(), json!("azure-key-vault-filter"));
+    Value::Object(schema)
+}
+
+fn object(fields: &[Field], dialect: Dialect) -> Map<String, Value> {
+    let mut schema = Map::new();
+    schema.insert("type".into(), json!("object"));
+    let properties = fields.iter().map(|field| {
+        let mut property = of_shape(field.shape, dialect);
+        if !field.required {
+            or_null(&mut property);
+        }
+        property.insert("description".into(), json!(field.about));
+        (field.name.to_owned(), Value::Object(property))
+    });
+    schema.insert("properties".into(), Value::Object(properties.collect()));
+    schema.insert("additionalProperties".into(), json!(false));
+    let required: Vec<&str> = fields
+        .iter()
+        .filter(|f| f.required)
+        .map(|f| f.name)
+        .collect();
+    // Draft 4 has no empty list here.
+    if !required.is_empty() {
+        schema.insert("required".into(), json!(required));
+    }
+    schema
+}
+
+/// A field that is null is absent: Kong writes its entities so.
+fn or_null(schema: &mut Map<String, Value>) {
+    if let Some(kind) = schema.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+    }
+    if let Some(Value::Array(words)) = schema.get_mut("enum") {
+        words.push(Value::Null);
+    }
+}
+
+fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
+    let schema = match shape {
+        Shape::Text => json!({ "type": "string", "minLength": 1 }),
+        Shape::Like(pattern) => json!({ "type": "string", "pattern": pattern }),
+        Shape::Word(words) => json!({ "type": "string", "enum": words }),
+        Shape::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
+        Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Texts => list(json!({ "type": "string" }), dialect),
+        Shape::TextsLike(pattern) => list(json!({ "type": "string", "pattern": pattern }), dialect),
+        Shape::Headers => json!({
+            "type": "object",
+            "patternProperties": { HEADER_NAME: { "type": "string" } },
+            "additionalProperties": false,
+        }),
+        Shape::Parameters => json!({
+            "type": "object",
+            "additionalProperties": { "type": "string" },
+        }),
+        Shape::Object(fields) => return object(fields, dialect),
+        Shape::Objects(fields) => list(Value::Object(object(fields, dialect)), dialect),
+        Shape::Anything => json!({}),
+    };
+    match schema {
+        Value::Object(schema) => schema,
+        _ => Map::new(),
+    }
+}
+
+fn list(items: Value, dialect: Dialect) -> Value {
+    let mut list = json!({ "type": "array", "items": items });
+    if dialect == Dialect::Kong {
+        // Kong's JSON library writes an empty list as an empty object, which the filter would refuse.
+        list["minItems"] = json!(1);
+    }
+    list
+}
+
+/// What Kong reads from beside the filter.
+pub(crate) fn meta() -> Value {
+    let labels: Vec<Value> = LABELS
+        .iter()
+        .map(|(label, pattern)| json!({ "label": label, "pattern": pattern }))
+        .collect();
+    json!({
+        "config_schema": schema(Dialect::Kong),
+        "metrics": { "label_patterns": labels },
+    })
+}
+
+/// The generated files by their names in `filter-config/`.
+fn files() -> [(&'static str, Value); 2] {
+    [
+        ("schema.json", schema(Dialect::Editor)),
+        ("azure_key_vault_filter.meta.json", meta()),
+    ]
+}
+
+/// Writes the generated files.
+pub(crate) fn write() -> Result<()> {
+    let folder = workspace().join("filter-config");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    for (name, value) in files() {
+        let path = folder.join(name);
+        fs::write(&path, format!("{value:#}\n"))
+            .with_context(|| format!("writing {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
