@@ -148,6 +148,8 @@ pub struct Slot {
     pub pinned: bool,
     /// A request used it since it was fetched.
     pub used: bool,
+    /// Somebody asked for it who could not wait.
+    pub wished: bool,
     /// For the choice of what to evict.
     pub last_used: Timestamp,
     /// When a value in use is fetched anew; before its ttl ends, and not all at once.
@@ -229,6 +231,7 @@ impl Slots {
             rules: *rules,
             pinned: false,
             used: false,
+            wished: false,
             last_used: now,
             renew_at: Timestamp(u64::MAX),
             logged: None,

@@ -40,6 +40,12 @@ pub enum Reason {
     RepeatedHeader,
     /// The filter was built without PKCS#12.
     NeedsPkcs12,
+    /// Requests cause more fetches than they may.
+    TooManyFetches,
+    /// The body is longer than `max_body_bytes`, or than what the host keeps in memory.
+    BodyTooLarge,
+    /// The value came too late to be put there; it is there for the next request.
+    NotReady,
 }
 
 impl Reason {
@@ -64,6 +70,9 @@ impl Reason {
             Self::BadReference => "bad_reference",
             Self::RepeatedHeader => "repeated_header",
             Self::NeedsPkcs12 => "needs_pkcs12",
+            Self::TooManyFetches => "too_many_fetches",
+            Self::BodyTooLarge => "body_too_large",
+            Self::NotReady => "not_ready",
         }
     }
 
@@ -76,7 +85,7 @@ impl Reason {
     /// The reason with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Reason; 17] = [
+        const ALL: [Reason; 20] = [
             Reason::NotFound,
             Reason::Forbidden,
             Reason::Disabled,
@@ -94,6 +103,9 @@ impl Reason {
             Reason::BadReference,
             Reason::RepeatedHeader,
             Reason::NeedsPkcs12,
+            Reason::TooManyFetches,
+            Reason::BodyTooLarge,
+            Reason::NotReady,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -130,9 +142,9 @@ mod tests {
 
     #[test]
     fn codes_lead_back_to_their_reasons() {
-        for code in 0..17 {
+        for code in 0..20 {
             assert_eq!(Reason::from_code(code).map(Reason::code), Some(code));
         }
-        assert_eq!(Reason::from_code(17), None);
+        assert_eq!(Reason::from_code(20), None);
     }
 }

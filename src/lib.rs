@@ -22,14 +22,19 @@
 
 pub mod azure;
 pub mod base64;
+pub mod body;
+pub mod budget;
 pub mod cache;
 pub mod config;
 pub mod failure;
 pub mod filter;
 pub mod placement;
 pub mod policy;
+pub mod query;
+pub mod redact;
 pub mod reference;
 pub mod resolver;
+pub mod seal;
 pub mod secret;
 pub mod subkey;
 pub mod template;
@@ -37,7 +42,7 @@ pub mod time;
 
 /// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
 /// lists, and this is the one place that all of them come back to.
-#[cfg(target_arch = "wasm32")]
+#[cfg(target_os = "wasi")]
 #[global_allocator]
 static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);

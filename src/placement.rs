@@ -1,6 +1,8 @@
 //! What may be written where: which headers the filter may touch, and which values a header can hold. It
 //! knows HTTP's rules (RFC 9110) and nothing of references.
 
+use crate::azure::http::push_encoded;
+
 /// Headers that are never a target: they say who is asked, or where a message ends. A wrong one of these
 /// is request smuggling, not a wrong value. Hop-by-hop headers are RFC 9110, section 7.6.1.
 const UNTOUCHABLE: [&str; 12] = [
@@ -44,9 +46,81 @@ pub fn fits_header(value: &[u8]) -> bool {
         .all(|&b| b == b'\t' || (b >= 0x20 && b != 0x7f))
 }
 
+/// How a value is written where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is, without control bytes.
+    Header,
+    /// Percent-encoded, as queries and forms have it.
+    Form,
+    /// Inside a JSON string (RFC 8259, section 7).
+    Json,
+    /// As it is.
+    Text,
+}
+
+impl Encoding {
+    /// Writes a value. Whether it can be written there at all; if not, nothing was written.
+    #[must_use]
+    pub fn write(self, out: &mut Vec<u8>, value: &[u8]) -> bool {
+        match self {
+            Self::Header if !fits_header(value) => return false,
+            Self::Header | Self::Text => out.extend_from_slice(value),
+            Self::Form => push_encoded(out, value),
+            Self::Json => return push_json(out, value),
+        }
+        true
+    }
+}
+
+/// JSON is Unicode: other bytes have no way of being written.
+fn push_json(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    if std::str::from_utf8(value).is_err() {
+        return false;
+    }
+    for &byte in value {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..0x20 | 0x7f => {
+                out.extend_from_slice(b"\\u00");
+                for nibble in [byte >> 4, byte & 15] {
+                    out.extend(HEX.get(usize::from(nibble)));
+                }
+            }
+            _ => out.push(byte),
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_place_has_its_encoding() {
+        let written = |encoding: Encoding, value: &[u8]| {
+            let mut out = Vec::new();
+            encoding.write(&mut out, value).then_some(out)
+        };
+        let value = b"a\"b\\c&d\n\xc3\xa9";
+        assert_eq!(written(Encoding::Header, value), None);
+        assert_eq!(written(Encoding::Text, value).unwrap(), value);
+        assert_eq!(
+            written(Encoding::Form, value).unwrap(),
+            b"a%22b%5Cc%26d%0A%C3%A9"
+        );
+        assert_eq!(
+            written(Encoding::Json, value).unwrap(),
+            b"a\\\"b\\\\c&d\\u000a\xc3\xa9"
+        );
+        assert_eq!(written(Encoding::Json, b"\xff"), None);
+        let json = written(Encoding::Json, "\u{0}\u{1f}\u{7f}\u{2028}".as_bytes()).unwrap();
+        let quoted = [b"\"", json.as_slice(), b"\""].concat();
+        let read: String = serde_json::from_slice(&quoted).unwrap();
+        assert_eq!(read, "\u{0}\u{1f}\u{7f}\u{2028}");
+    }
 
     #[test]
     fn headers_that_frame_or_route_are_never_targets() {

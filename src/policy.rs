@@ -1,6 +1,8 @@
 //! Which references from the traffic may be resolved, and in which headers. It decides by names alone:
 //! whether the secret exists is somebody else's question.
 
+use crate::body::{self, Kind};
+
 /// A list of patterns in which `*` stands for any run of characters within one part.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderNames(Vec<String>);
@@ -28,6 +30,64 @@ impl HeaderNames {
         self.0
             .iter()
             .any(|pattern| matches(pattern.as_bytes(), name, u8::eq_ignore_ascii_case))
+    }
+}
+
+/// Names of query and form parameters: patterns that are compared with case.
+#[derive(Clone, Debug, Default)]
+pub struct ParameterNames(Vec<String>);
+
+impl ParameterNames {
+    /// A list of these patterns.
+    #[must_use]
+    pub const fn new(patterns: Vec<String>) -> Self {
+        Self(patterns)
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a parameter of this name, decoded, is listed.
+    #[must_use]
+    pub fn lists(&self, name: &[u8]) -> bool {
+        self.0
+            .iter()
+            .any(|pattern| matches(pattern.as_bytes(), name, <u8 as PartialEq>::eq))
+    }
+}
+
+/// Media types of bodies; `application/*+json` is a pattern.
+#[derive(Clone, Debug, Default)]
+pub struct MediaTypes(Vec<String>);
+
+impl MediaTypes {
+    /// A list of these patterns, in lower case.
+    #[must_use]
+    pub const fn new(patterns: Vec<String>) -> Self {
+        Self(patterns)
+    }
+
+    /// Whether nothing is listed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The kind of a body with this `content-type`, if it is listed.
+    #[must_use]
+    pub fn kind(&self, content_type: &[u8]) -> Option<Kind> {
+        let media_type = body::media_type(content_type)?;
+        let listed = |pattern: &String| {
+            matches(
+                pattern.as_bytes(),
+                media_type.as_bytes(),
+                <u8 as PartialEq>::eq,
+            )
+        };
+        self.0.iter().any(listed).then(|| Kind::of(&media_type))?
     }
 }
 

@@ -17,11 +17,13 @@ use crate::azure::forms;
 use crate::azure::http::{Answer, HttpRequest};
 use crate::azure::identity::{Circumstances, Identity, Progress, Step, Token};
 use crate::azure::key_vault::{self, Refusal};
+use crate::budget::Budget;
 use crate::cache::{
     Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
 };
 use crate::config::{CacheRules, Config};
 use crate::failure::{Failure, Reason};
+use crate::seal::Sealer;
 use crate::secret::SecretValue;
 use crate::subkey;
 use crate::time::{Span, Timestamp};
@@ -158,6 +160,8 @@ struct Flight {
     secrets: Vec<usize>,
     /// For a secret: a new token was asked for after a 401.
     renewed_token: bool,
+    /// It was taken out of the budget for what traffic causes.
+    budgeted: bool,
 }
 
 impl Flight {
@@ -168,6 +172,7 @@ impl Flight {
             waiters: Vec::new(),
             secrets: Vec::new(),
             renewed_token: false,
+            budgeted: false,
         }
     }
 }
@@ -186,10 +191,13 @@ struct TokenSlot {
 pub struct Resolver {
     config: Rc<Config>,
     identities: Vec<Identity>,
+    /// One for each identity that has a secret to make a key of.
+    sealers: Vec<Option<Sealer>>,
     tokens: Vec<TokenSlot>,
     slots: Slots,
     /// Vaults that asked for quiet, by their places in the configuration.
     holds: Vec<Option<Failed>>,
+    budget: Budget,
     flights: BTreeMap<(Lane, Subject), Flight>,
     epoch: u64,
 }
@@ -207,7 +215,9 @@ impl Resolver {
         let tokens = identities.iter().map(|_| TokenSlot::default()).collect();
         Self {
             holds: vec![None; config.vaults.len()],
+            budget: Budget::new(config.limits.fetches_per_second),
             config,
+            sealers: identities.iter().map(Sealer::of).collect(),
             identities,
             tokens,
             slots: Slots::default(),
@@ -271,6 +281,16 @@ impl Resolver {
         self.start_secret(lane, at, Some(waiter), now, todo);
     }
 
+    /// Has a tick fetch this, for somebody who cannot wait.
+    pub fn wish(&mut self, want: &Want, now: Timestamp) {
+        let at = self.slots.place(&want.key, &want.rules, now);
+        let affordable = self.budget.take(now);
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.shorten(&want.rules);
+            slot.wished |= affordable;
+        }
+    }
+
     /// Whether something is under way that will wake this request.
     #[must_use]
     pub fn awaits(&self, waiter: u32) -> bool {
@@ -311,6 +331,9 @@ impl Resolver {
     /// to be called again.
     pub fn tick(&mut self, now: &Now<'_>, todo: &mut Todo) -> Span {
         for at in self.due(now.time) {
+            if let Some(slot) = self.slots.get_mut(at) {
+                slot.wished = false;
+            }
             self.start_secret(Lane::Worker, at, None, now, todo);
         }
         for identity in 0..self.tokens.len() {
@@ -350,7 +373,7 @@ impl Resolver {
                 .found
                 .as_ref()
                 .is_none_or(|f| f.life(&slot.rules, now) == Life::Over);
-            let wanted = (slot.pinned && missing)
+            let wanted = ((slot.pinned || slot.wished) && missing)
                 || ((slot.pinned || slot.used) && !missing && slot.renew_at <= now);
             wanted
                 && slot.record.held_until(now).is_none()
@@ -404,7 +427,10 @@ impl Resolver {
     ) {
         let key = (lane, Subject::Secret(at));
         if let Some(flight) = self.flights.get_mut(&key) {
-            flight.waiters.extend(waiter);
+            // A request may hold the same reference twice.
+            if waiter.is_some_and(|waiter| !flight.waiters.contains(&waiter)) {
+                flight.waiters.extend(waiter);
+            }
             if matches!(flight.stage, Stage::Following { .. }) {
                 self.advance_secret(lane, at, now, todo);
             }
@@ -427,6 +453,9 @@ impl Resolver {
         };
         match self.adopt_shared(at, started, now) {
             Adopted::Answer => return self.finish_secret(lane, at, todo),
+            // A request on WasmX goes on now, which it must not with a call of its own under way: that takes
+            // the worker down. A tick renews the value.
+            Adopted::Usable if lane != Lane::Worker => return self.finish_secret(lane, at, todo),
             // Nobody has to wait for a renewal.
             Adopted::Usable => self.wake_waiters(lane, at, todo),
             Adopted::Nothing => {}
@@ -443,12 +472,47 @@ impl Resolver {
         if let Some(hold) = self.hold(vault, now) {
             return self.secret_held(lane, at, &hold, todo);
         }
+        if !self.affords(lane, at, now.time) {
+            return self.too_many(lane, at, now.time, todo);
+        }
         match take_lease(lane, &name, lease, now) {
             Lease::Ours => self.call_secret(lane, at, now, todo),
             Lease::Until(until) => {
                 self.set_stage(lane, Subject::Secret(at), Stage::Following { until })
             }
         }
+    }
+
+    /// Whether this fetch is the operator's, or traffic may still cause one. Several requests' calls for
+    /// one secret count as one.
+    fn affords(&mut self, lane: Lane, at: usize, now: Timestamp) -> bool {
+        let pinned = self.slots.get_mut(at).is_some_and(|slot| slot.pinned);
+        let mut paid = self.flights.iter().filter(|(_, flight)| flight.budgeted);
+        let in_flight = paid.clone().count();
+        let known = paid.any(|((_, subject), _)| *subject == Subject::Secret(at));
+        let Some(flight) = self.flights.get_mut(&(lane, Subject::Secret(at))) else {
+            return true;
+        };
+        if pinned || known || flight.waiters.is_empty() {
+            return true;
+        }
+        let affordable = in_flight < self.config.limits.fetches_in_flight && self.budget.take(now);
+        flight.budgeted = affordable;
+        affordable
+    }
+
+    /// A failure for those who wait now, and for nobody else.
+    fn too_many(&mut self, lane: Lane, at: usize, now: Timestamp, todo: &mut Todo) {
+        if let Some(slot) = self.slots.get_mut(at) {
+            let attempts = slot.record.failed.map_or(0, |failed| failed.attempts);
+            slot.record.failed = Some(Failed {
+                reason: Reason::TooManyFetches,
+                at: now,
+                until: now,
+                attempts,
+            });
+        }
+        self.finish_secret(lane, at, todo);
     }
 
     /// Whether the vault asked everybody to wait, here or at another worker.
@@ -549,8 +613,8 @@ impl Resolver {
             return;
         };
         let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
-        let entry = now.shared.read(&name);
-        let Some(shared) = entry.and_then(|(e, _)| Record::unpack(&name, &e)) else {
+        let sealer = sealer_of(&self.identities, &self.sealers, &vault.identity);
+        let Some(shared) = get(now, sealer, &name).and_then(|e| Record::unpack(&name, &e)) else {
             return;
         };
         if slot.record.merge(shared)
@@ -624,10 +688,8 @@ impl Resolver {
         let usable = |token: &Token| token.expires_at > now.time;
         if !slot.token.as_ref().is_some_and(usable) {
             let name = token_name(self.identities.get(identity)?);
-            let shared = now
-                .shared
-                .read(&name)
-                .and_then(|(e, _)| unpack_token(&name, &e))?;
+            let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+            let shared = get(now, sealer, &name).and_then(|e| unpack_token(&name, &e))?;
             if !usable(&shared) || slot.refused.as_ref() == Some(&shared.value) {
                 return None;
             }
@@ -730,11 +792,8 @@ impl Resolver {
         let Some(slot) = self.tokens.get_mut(identity) else {
             return false;
         };
-        let Some(shared) = now
-            .shared
-            .read(name)
-            .and_then(|(e, _)| unpack_token(name, &e))
-        else {
+        let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+        let Some(shared) = get(now, sealer, name).and_then(|e| unpack_token(name, &e)) else {
             return false;
         };
         if shared.renew_at <= now.time || slot.refused.as_ref() == Some(&shared.value) {
@@ -761,7 +820,8 @@ impl Resolver {
         match who.read(step, answer, &mut slot.progress, now.time) {
             Ok(Some(token)) => {
                 let name = token_name(who);
-                put(now.shared, &name, &pack_token(&name, &token));
+                let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+                put_sealed(now, sealer, &name, &pack_token(&name, &token));
                 *slot = TokenSlot {
                     token: Some(token),
                     progress: std::mem::take(&mut slot.progress),
@@ -993,7 +1053,8 @@ impl Resolver {
             return;
         };
         let name = shared_name(vault.uri.host(), &vault.identity, &slot.key);
-        put(now.shared, &name, &slot.record.pack(&name));
+        let sealer = sealer_of(&self.identities, &self.sealers, &vault.identity);
+        put_sealed(now, sealer, &name, &slot.record.pack(&name));
         release_lease(lane, &lease_name(&name), now);
     }
 
@@ -1096,6 +1157,38 @@ fn put(shared: &dyn Shared, name: &str, entry: &[u8]) {
         if shared.write(name, entry, over) {
             return;
         }
+    }
+}
+
+fn sealer_of<'s>(
+    identities: &[Identity],
+    sealers: &'s [Option<Sealer>],
+    identity: &Identity,
+) -> Option<&'s Sealer> {
+    let at = identities.iter().position(|other| other == identity)?;
+    sealers.get(at)?.as_ref()
+}
+
+/// An entry that holds a secret, opened if its identity seals.
+fn get(now: &Now<'_>, sealer: Option<&Sealer>, name: &str) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let (entry, _) = now.shared.read(name)?;
+    match sealer {
+        Some(sealer) => sealer.open(name, &entry),
+        None => Some(entry),
+    }
+}
+
+fn put_sealed(now: &Now<'_>, sealer: Option<&Sealer>, name: &str, entry: &[u8]) {
+    if !now.shared.is_there() {
+        return;
+    }
+    match sealer {
+        Some(sealer) => {
+            if let Some(sealed) = sealer.seal(name, entry, now.random) {
+                put(now.shared, name, &sealed);
+            }
+        }
+        None => put(now.shared, name, entry),
     }
 }
 

@@ -4,5 +4,6 @@
 pub mod client;
 pub mod emulator;
 pub mod envoy;
+pub mod leaks;
 pub mod upstream;
 pub mod world;

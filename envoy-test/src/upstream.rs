@@ -256,7 +256,16 @@ fn content_length(received: &Received) -> Result<usize, End> {
 fn answer(request: &Received) -> Vec<u8> {
     let echo = request.target.starts_with("/echo");
     let body = if echo {
-        format!("{request:?}")
+        let headers = request.headers.iter();
+        let headers =
+            headers.map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value)));
+        let headers: String = headers.collect();
+        format!(
+            "{} {}\n{headers}\n{}",
+            request.method,
+            request.target,
+            String::from_utf8_lossy(&request.body)
+        )
     } else {
         "upstream's answer\n".to_owned()
     };

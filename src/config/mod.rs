@@ -11,10 +11,11 @@ pub use reader::Problem;
 pub use uri::{HttpUrl, HttpsUri};
 
 use self::reader::{Fields, Problems};
-use crate::azure::forms::Kind;
+use crate::azure::forms::Kind as ObjectKind;
 use crate::azure::identity::Identity;
+use crate::body::Kind;
 use crate::placement;
-use crate::policy::{Allowed, HeaderNames, Policy};
+use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
 use crate::reference::Reference;
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
@@ -33,7 +34,13 @@ pub struct Config {
     /// Never empty; the prefixes are unique.
     pub vaults: Vec<Vault>,
     /// What is done to requests.
-    pub request: Request,
+    pub request: Rules,
+    /// What is done to responses.
+    pub response: Rules,
+    /// Whether values that requests got are masked where the upstream sends them back.
+    pub redact: bool,
+    /// What traffic may cost.
+    pub limits: Limits,
     /// What becomes of a place whose reference cannot be resolved.
     pub on_error: OnError,
     /// Whether workers share their cache through the host; `None` is the host's default.
@@ -52,7 +59,7 @@ pub struct Vault {
     /// The identity that reads this vault.
     pub identity: Identity,
     /// What its references are to.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// How long one call may take.
     pub timeout: Span,
     /// How long its secrets live in the cache.
@@ -86,15 +93,44 @@ pub enum OnError {
     Keep,
 }
 
-/// `request`
+/// What is done to one side of the traffic.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct Rules {
     /// Headers that the operator sets.
     pub set_headers: Vec<(String, Template)>,
+    /// Query parameters that the operator sets; none in responses.
+    pub set_query: Vec<(String, Template)>,
     /// Headers in which references from the traffic are resolved.
     pub resolve_headers: HeaderNames,
+    /// Query parameters in which they are.
+    pub resolve_query: ParameterNames,
+    /// Bodies in which they are.
+    pub resolve_body: MediaTypes,
     /// Which references from the traffic may be resolved.
     pub allow: Policy,
+}
+
+impl Rules {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.set_headers.is_empty()
+            && self.set_query.is_empty()
+            && self.resolve_headers.is_empty()
+            && self.resolve_query.is_empty()
+            && self.resolve_body.is_empty()
+    }
+}
+
+/// What traffic may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longer bodies are refused where references in them would be resolved.
+    pub body_bytes: usize,
+    /// Fetches in a second that clients' references may cause in one worker.
+    pub fetches_per_second: u64,
+    /// Such fetches at a time.
+    pub fetches_in_flight: usize,
 }
 
 impl Config {
@@ -133,7 +169,10 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
     let request = root
         .object("request")
         .map(|r| read_request(r, &known, problems));
-    root.not_yet("response");
+    let response = root
+        .object("response")
+        .map(|r| read_response(r, &known, problems));
+    let limits = read_limits(&mut root);
     let on_error = root.choice(
         "on_error",
         &[
@@ -147,6 +186,9 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
     Some(Config {
         vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
         request: request.unwrap_or_default(),
+        redact: response.as_ref().is_some_and(|(_, redact)| *redact),
+        response: response.unwrap_or_default().0,
+        limits,
         on_error: on_error.unwrap_or_default(),
         shared_data,
     })
@@ -329,15 +371,15 @@ impl Settings<'_, '_> {
         seconds.map(Span::from_seconds)
     }
 
-    fn kind(&mut self) -> Kind {
+    fn kind(&mut self) -> ObjectKind {
         match self.text("type").as_deref() {
-            None | Some("secrets") => Kind::Secrets,
-            Some("certificates") => Kind::Certificates,
-            Some("keys") => Kind::Keys,
+            None | Some("secrets") => ObjectKind::Secrets,
+            Some("certificates") => ObjectKind::Certificates,
+            Some("keys") => ObjectKind::Keys,
             Some(other) => {
                 let message = format!("must be secrets, certificates or keys, not {other:?}");
                 self.fields.problem("type", message);
-                Kind::Secrets
+                ObjectKind::Secrets
             }
         }
     }
@@ -413,26 +455,67 @@ fn read_vault_config(
     })
 }
 
-fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> Request {
-    let mut request = Request::default();
+fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> Rules {
+    let mut rules = Rules::default();
     if let Some(mut set) = fields.object("set") {
-        let path = set.path("headers");
-        for (name, text) in set.map_of_texts("headers") {
-            let template =
-                read_set_header(&name, &text, known, &format!("{path}.{name}"), problems);
-            request
-                .set_headers
-                .extend(template.map(|t| (name.to_ascii_lowercase(), t)));
+        read_set_headers(&mut set, known, problems, &mut rules);
+        let path = set.path("query");
+        for (name, text) in set.map_of_texts("query") {
+            let path = format!("{path}.{name}");
+            let template = read_template(&text, known, &path, problems);
+            rules.set_query.extend(template.map(|t| (name, t)));
         }
-        set.not_yet("query");
         set.done();
     }
     if let Some(mut resolve) = fields.object("resolve") {
-        read_resolve(&mut resolve, known, problems, &mut request);
+        read_resolve(&mut resolve, known, problems, &mut rules);
+        let names = resolve.texts("query").unwrap_or_default();
+        rules.resolve_query = ParameterNames::new(names);
         resolve.done();
     }
     fields.done();
-    request
+    rules
+}
+
+/// The rules, and whether values are masked.
+fn read_response(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> (Rules, bool) {
+    let mut rules = Rules::default();
+    if let Some(mut set) = fields.object("set") {
+        read_set_headers(&mut set, known, problems, &mut rules);
+        set.done();
+    }
+    if let Some(mut resolve) = fields.object("resolve") {
+        read_resolve(&mut resolve, known, problems, &mut rules);
+        resolve.done();
+    }
+    let redact = fields.boolean("redact").unwrap_or_default();
+    fields.done();
+    (rules, redact)
+}
+
+fn read_limits(root: &mut Fields<'_>) -> Limits {
+    let mut number = |name, min, max, default: u32| {
+        let given = root.number(name, f64::from(min), f64::from(max));
+        // Within the range of u32 by its limits.
+        given.map_or(default, |n| n as u32)
+    };
+    let body_bytes = number("max_body_bytes", 1u32, 64 << 20, 1 << 20);
+    let per_second = number("max_fetches_per_second", 1, 100_000, 50);
+    let in_flight = number("max_fetches_in_flight", 1, 100_000, 100);
+    Limits {
+        body_bytes: usize::try_from(body_bytes).unwrap_or(usize::MAX),
+        fetches_per_second: u64::from(per_second),
+        fetches_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
+    }
+}
+
+fn read_set_headers(set: &mut Fields<'_>, known: &Known, problems: &Problems, rules: &mut Rules) {
+    let path = set.path("headers");
+    for (name, text) in set.map_of_texts("headers") {
+        let template = read_set_header(&name, &text, known, &format!("{path}.{name}"), problems);
+        let header = template.map(|t| (name.to_ascii_lowercase(), t));
+        rules.set_headers.extend(header);
+    }
 }
 
 fn read_set_header(
@@ -453,6 +536,10 @@ fn read_set_header(
         );
         return None;
     }
+    read_template(text, known, path, problems)
+}
+
+fn read_template(text: &str, known: &Known, path: &str, problems: &Problems) -> Option<Template> {
     let template = Template::parse(text.as_bytes());
     let before = problems_of(&template, known);
     for message in &before {
@@ -474,12 +561,7 @@ fn problems_of(template: &Template, known: &Known) -> Vec<String> {
         .collect()
 }
 
-fn read_resolve(
-    resolve: &mut Fields<'_>,
-    known: &Known,
-    problems: &Problems,
-    request: &mut Request,
-) {
+fn read_resolve(resolve: &mut Fields<'_>, known: &Known, problems: &Problems, rules: &mut Rules) {
     let path = resolve.path("headers");
     let names = resolve.texts("headers").unwrap_or_default();
     for (index, name) in names.iter().enumerate() {
@@ -489,9 +571,8 @@ fn read_resolve(
             problems.add(format!("{path}[{index}]"), message);
         }
     }
-    request.resolve_headers = HeaderNames::new(names);
-    resolve.not_yet("query");
-    resolve.not_yet("body");
+    rules.resolve_headers = HeaderNames::new(names);
+    rules.resolve_body = read_media_types(resolve, problems);
     let path = resolve.path("allow");
     let mut allowed = Vec::new();
     for (index, text) in resolve
@@ -508,7 +589,23 @@ fn read_resolve(
             Err(message) => problems.add(format!("{path}[{index}]"), message),
         }
     }
-    request.allow = Policy::new(allowed);
+    rules.allow = Policy::new(allowed);
+}
+
+/// Only kinds whose rules of writing are known: elsewhere a value could break out of its place.
+fn read_media_types(resolve: &mut Fields<'_>, problems: &Problems) -> MediaTypes {
+    let path = resolve.path("body");
+    let types = resolve.texts("body").unwrap_or_default();
+    for (index, media_type) in types.iter().enumerate() {
+        if Kind::of(&media_type.to_ascii_lowercase()).is_none() {
+            let message = format!(
+                "must be application/json, application/x-www-form-urlencoded, text/plain or a +json type, not {media_type:?}: \
+                 of others it is not known how a value has to be written"
+            );
+            problems.add(format!("{path}[{index}]"), message);
+        }
+    }
+    MediaTypes::new(types.iter().map(|t| t.to_ascii_lowercase()).collect())
 }
 
 #[cfg(test)]

@@ -194,13 +194,6 @@ impl<'p> Fields<'p> {
         pairs
     }
 
-    /// A field that the design has and this version does not: said, never ignored.
-    pub(super) fn not_yet(&mut self, name: &'static str) {
-        if self.take(name).is_some() {
-            self.problem(name, "is not supported by this version; leave it out");
-        }
-    }
-
     /// A field that is accepted because others write it, and means nothing here.
     pub(super) fn ignore(&mut self, name: &'static str) {
         self.take(name);

@@ -67,7 +67,7 @@ fn every_problem_is_named_at_once_with_its_path() {
     let json = r#"{"vaults":[{"name":"aws","prefix":"A","config":{"vault_url":"https://x","ttl":-1,
         "client_id":7,"client_secret":["hush-hush"]}}],
         "request":{"set":{"headers":{"host":"x","x-a":"{vault://other/s}","x-b":"{vault://azure/}"}},
-        "resolve":{"headers":[":path","x-*"],"allow":["nope"],"body":["text/plain"]}},"on_eror":"deny","on_error":"ignore"}"#;
+        "resolve":{"headers":[":path","x-*"],"allow":["nope"],"body":["text/html"]}},"on_eror":"deny","on_error":"ignore"}"#;
     let problems = parse(json, &no_env).unwrap_err();
     for expected in [
         "vaults[0].name: must be azure",
@@ -82,7 +82,7 @@ fn every_problem_is_named_at_once_with_its_path() {
         "request.set.headers.x-b: holds a reference that cannot be read",
         "request.resolve.headers[0]: is not a header that may be resolved",
         "request.resolve.allow[0]: must be `*`",
-        "request.resolve.body: is not supported by this version",
+        "request.resolve.body[0]: must be application/json",
         "on_eror: is not a known field; did you mean `on_error`?",
         "on_error: must be one of deny, remove, keep",
     ] {

@@ -13,12 +13,13 @@ use std::cell::RefCell;
 use zeroize::Zeroizing;
 
 use super::header_map;
-use super::host::{Buffer, Dialect, Host, Level, Map, OutgoingCall, Refused, SharedValue, Write};
+use super::host::{
+    Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, SharedValue, Write,
+};
 use super::vm::{Flow, Vm};
 use crate::time::{Span, Timestamp};
 
 const OK: u32 = 0;
-const REQUEST_STREAM: u32 = 0;
 /// `proxy_send_local_response`: "no gRPC status".
 const NO_GRPC_STATUS: i32 = -1;
 /// No request has this id. Envoy refuses to focus on it; WasmX ignores the argument and says OK, which
@@ -37,6 +38,25 @@ unsafe extern "C" {
         max_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_set_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        size: usize,
+        data: *const u8,
+        data_size: usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_get_header_map_value(
@@ -131,17 +151,19 @@ const fn checked(status: u32) -> Result<(), Refused> {
 fn taken(
     call: impl FnOnce(*mut *mut u8, *mut usize) -> u32,
 ) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    taken_plain(call).map(Zeroizing::new)
+}
+
+fn taken_plain(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, Refused> {
     let mut data: *mut u8 = std::ptr::null_mut();
     let mut size = 0;
     checked(call(&raw mut data, &raw mut size))?;
     if data.is_null() || size == 0 {
-        return Ok(Zeroizing::new(Vec::new()));
+        return Ok(Vec::new());
     }
     // SAFETY: the host wrote `size` bytes to a block that it got from `proxy_on_memory_allocate(size)`,
     // which made it as a `Vec` of exactly this capacity and gave it up.
-    Ok(Zeroizing::new(unsafe {
-        Vec::from_raw_parts(data, size, size)
-    }))
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
 impl Host for ProxyWasmHost {
@@ -178,9 +200,9 @@ impl Host for ProxyWasmHost {
         })
     }
 
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused> {
         // SAFETY: as in `buffer`.
-        taken(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+        taken_plain(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
     }
 
     fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -191,11 +213,11 @@ impl Host for ProxyWasmHost {
         .ok()
     }
 
-    fn set_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         // SAFETY: the host reads name and value and keeps copies.
         checked(unsafe {
             proxy_replace_header_map_value(
-                Map::Request as u32,
+                map as u32,
                 name.as_ptr(),
                 name.len(),
                 value.as_ptr(),
@@ -204,11 +226,11 @@ impl Host for ProxyWasmHost {
         })
     }
 
-    fn add_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         // SAFETY: as in `set_header`.
         checked(unsafe {
             proxy_add_header_map_value(
-                Map::Request as u32,
+                map as u32,
                 name.as_ptr(),
                 name.len(),
                 value.as_ptr(),
@@ -217,10 +239,28 @@ impl Host for ProxyWasmHost {
         })
     }
 
-    fn remove_header(&self, name: &[u8]) -> Result<(), Refused> {
+    fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), Refused> {
         // SAFETY: the host only reads the name.
+        checked(unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+    }
+
+    fn set_buffer(&self, buffer: Buffer, old: usize, new: &[u8]) -> Result<(), Refused> {
+        // WasmX writes no more than `size` bytes; Envoy takes more than there is for all of it.
+        let size = old.max(new.len());
+        // SAFETY: the host copies the bytes.
+        checked(unsafe { proxy_set_buffer_bytes(buffer as u32, 0, size, new.as_ptr(), new.len()) })
+    }
+
+    fn property(&self, path: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        // SAFETY: as in `buffer`; the path is only read.
+        taken(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+            .ok()
+    }
+
+    fn set_property(&self, path: &[u8], value: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the host copies path and value.
         checked(unsafe {
-            proxy_remove_header_map_value(Map::Request as u32, name.as_ptr(), name.len())
+            proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len())
         })
     }
 
@@ -246,9 +286,9 @@ impl Host for ProxyWasmHost {
         Ok(token)
     }
 
-    fn resume(&self) -> Result<(), Refused> {
+    fn resume(&self, half: Half) -> Result<(), Refused> {
         // SAFETY: takes a number only.
-        checked(unsafe { proxy_continue_stream(REQUEST_STREAM) })
+        checked(unsafe { proxy_continue_stream(half as u32) })
     }
 
     fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
@@ -325,14 +365,11 @@ extern "C" fn proxy_abi_version_0_2_1() {}
 
 #[unsafe(no_mangle)]
 extern "C" fn _initialize() {
-    #[cfg(target_os = "wasi")]
-    {
-        unsafe extern "C" {
-            fn __wasm_call_ctors();
-        }
-        // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
-        unsafe { __wasm_call_ctors() };
+    unsafe extern "C" {
+        fn __wasm_call_ctors();
     }
+    // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
+    unsafe { __wasm_call_ctors() };
 }
 
 /// Memory for what the host hands over; [`taken`] turns it back into the `Vec` that it is here.
@@ -369,8 +406,31 @@ extern "C" fn proxy_on_tick(context: u32) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, _end: u32) -> u32 {
-    with_vm(flow(Flow::Pause), |vm| flow(vm.request_headers(context)))
+extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, end: u32) -> u32 {
+    with_vm(flow(Flow::Pause), |vm| {
+        flow(vm.request_headers(context, end != 0))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
+    with_vm(flow(Flow::Pause), |vm| {
+        flow(vm.request_body(context, size, end != 0))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(context: u32, _headers: u32, _end: u32) -> u32 {
+    with_vm(flow(Flow::Continue), |vm| {
+        flow(vm.response_headers(context))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
+    with_vm(flow(Flow::Continue), |vm| {
+        flow(vm.response_body(context, size, end != 0))
+    })
 }
 
 #[unsafe(no_mangle)]

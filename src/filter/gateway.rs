@@ -8,15 +8,18 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::header_map::HeaderMap;
-use super::host::{Buffer, Dialect, Host, Level, Map, OutgoingCall, Refused, Write};
-use super::request::{self, Denial, Edit, Header, Verdict};
+use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
+use super::place::{self, Bench, Denial, Edit, Place, Verdict};
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
-use crate::config::Config;
+use crate::body::Kind;
+use crate::config::{Config, OnError};
 use crate::failure::Reason;
-use crate::reference::Reference;
+use crate::query;
+use crate::redact::Redactor;
 use crate::resolver::{Call, Lane, Now, Resolver, Shared, Subject, Todo, Want};
+use crate::secret::SecretValue;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
 
@@ -53,15 +56,29 @@ pub(super) struct Ready {
     config: Rc<Config>,
     resolver: Resolver,
     set: Vec<SetHeader>,
+    /// What responses get: known before the request goes on, so that no answer is lost for it.
+    response_set: Vec<SetHeader>,
+    needs: Needs,
     shared_data: bool,
     parked: BTreeMap<u32, Parked>,
+    streams: HashMap<u32, Stream>,
     tick_period: Span,
     complained: Option<(Reason, Timestamp)>,
 }
 
+/// What of a message has to be looked at; worked out once.
+#[derive(Clone, Copy)]
+struct Needs {
+    request_headers: bool,
+    query: bool,
+    request_body: bool,
+    /// References are looked for, or values are masked, in responses.
+    response: bool,
+}
+
 /// A header that the operator sets, with its value as long as that holds.
 struct SetHeader {
-    header: Header,
+    place: Place,
     rendered: Option<Prepared>,
 }
 
@@ -71,11 +88,37 @@ struct Prepared {
     until: Timestamp,
 }
 
-/// A request that waits. It ends in exactly one resume or reply, and then it is taken out of here.
+/// Where in its life a message is when it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    RequestHeaders,
+    RequestBody,
+    ResponseHeaders,
+    ResponseBody,
+}
+
+/// A message that waits. It ends in exactly one resume or reply, and then it is taken out of here.
 struct Parked {
     since: Timestamp,
     rounds: u32,
-    headers: Vec<Header>,
+    stage: Stage,
+    places: Vec<Place>,
+    /// What is done to the message whatever becomes of the places.
+    fixed: Vec<Edit>,
+}
+
+/// What later callbacks have to know of a request.
+#[derive(Default)]
+struct Stream {
+    request_body: Option<Kind>,
+    response_body: Option<Kind>,
+    /// The response's body as far as it came.
+    collected: Zeroizing<Vec<u8>>,
+    /// Values that this request got, where they are to be masked on their way back.
+    used: Vec<SecretValue>,
+    redactor: Option<Redactor>,
+    /// The response is ours.
+    answered: bool,
 }
 
 /// Shared data as the resolver sees it.
@@ -138,11 +181,12 @@ impl Gateway {
         &mut self,
         root: u32,
         context: u32,
+        end: bool,
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
         match self {
-            Self::Ready(ready) => ready.request_headers(root, context, host, calls),
+            Self::Ready(ready) => ready.request_headers(root, context, end, host, calls),
             Self::Refusing => {
                 reply(
                     host,
@@ -152,6 +196,53 @@ impl Gateway {
                 );
                 Flow::Pause
             }
+        }
+    }
+
+    pub(super) fn request_body(
+        &mut self,
+        root: u32,
+        context: u32,
+        size: usize,
+        end: bool,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        match self {
+            Self::Ready(ready) if ready.needs.request_body => {
+                ready.request_body(root, context, size, end, host, calls)
+            }
+            _ => Flow::Continue,
+        }
+    }
+
+    pub(super) fn response_headers(
+        &mut self,
+        root: u32,
+        context: u32,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        match self {
+            Self::Ready(ready) => ready.response_headers(root, context, host, calls),
+            Self::Refusing => Flow::Continue,
+        }
+    }
+
+    pub(super) fn response_body(
+        &mut self,
+        root: u32,
+        context: u32,
+        size: usize,
+        end: bool,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        match self {
+            Self::Ready(ready) if ready.needs.response => {
+                ready.response_body(root, context, size, end, host, calls)
+            }
+            _ => Flow::Continue,
         }
     }
 
@@ -168,6 +259,8 @@ impl Gateway {
                 resolver.answered(call.lane, call.subject, call.step, answer, now, &mut todo);
             });
             ready.carry_out(call.root, todo, host, calls);
+            // It may have begun to follow another worker, which shows at a tick only.
+            ready.set_tick(ready.resolver.next_tick(), host);
         }
     }
 
@@ -181,10 +274,11 @@ impl Gateway {
 
     /// The request's context is gone.
     pub(super) fn forget(&mut self, context: u32) {
-        if let Self::Ready(ready) = self
-            && ready.parked.remove(&context).is_some()
-        {
-            ready.resolver.forget(context);
+        if let Self::Ready(ready) = self {
+            ready.streams.remove(&context);
+            if ready.parked.remove(&context).is_some() {
+                ready.resolver.forget(context);
+            }
         }
     }
 }
@@ -193,15 +287,20 @@ impl Ready {
     fn new(config: Config, host: &impl Host) -> Self {
         let config = Rc::new(config);
         let mut resolver = Resolver::new(Rc::clone(&config));
-        let set: Vec<SetHeader> = config
-            .request
-            .set_headers
-            .iter()
-            .map(|(name, template)| set_header(&config, name, template))
-            .collect();
-        for want in set.iter().flat_map(|set| wants(&set.header)) {
+        let set = SetHeader::all(&config, &config.request.set_headers);
+        let response_set = SetHeader::all(&config, &config.response.set_headers);
+        let query = place::in_query(&config, None);
+        let places = set.iter().chain(&response_set).map(|set| &set.place);
+        for want in places.chain(&query).flat_map(Place::wants) {
             resolver.pin(want);
         }
+        let (request, response) = (&config.request, &config.response);
+        let needs = Needs {
+            request_headers: !request.resolve_headers.is_empty(),
+            query: !request.resolve_query.is_empty() || !request.set_query.is_empty(),
+            request_body: !request.resolve_body.is_empty(),
+            response: config.redact || !response.is_empty(),
+        };
         let tick_period = match host.dialect() {
             Dialect::Envoy => FIRST_TICK,
             Dialect::WasmX => WASMX_TICK,
@@ -214,7 +313,10 @@ impl Ready {
             config,
             resolver,
             set,
+            response_set,
+            needs,
             parked: BTreeMap::new(),
+            streams: HashMap::new(),
             tick_period,
             complained: None,
         }
@@ -256,19 +358,25 @@ impl Ready {
         &mut self,
         root: u32,
         context: u32,
+        end: bool,
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
-        let resolve = !self.config.request.resolve_headers.is_empty();
         let check_repeats = host.dialect() == Dialect::WasmX && !self.set.is_empty();
-        let bytes = if resolve || check_repeats {
+        let Needs {
+            request_headers,
+            query,
+            request_body,
+            ..
+        } = self.needs;
+        let bytes = if request_headers || query || request_body || check_repeats {
             host.header_map(Map::Request).unwrap_or_default()
         } else {
-            Zeroizing::default()
+            Vec::new()
         };
         let map = HeaderMap::new(&bytes);
-        let found = if resolve && Template::may_hold_reference(&bytes) {
-            request::find_references(&self.config, map)
+        let mut found = if request_headers && Template::may_hold_reference(&bytes) {
+            place::in_headers(&self.config, &self.config.request, map)
         } else {
             Vec::new()
         };
@@ -276,141 +384,435 @@ impl Ready {
             && let Some(name) = self.repeated(&found, map)
         {
             // nginx would send the client's further values beside ours.
-            deny(host, &repeated(name));
-            return Flow::Pause;
+            let denial = denial(Reason::RepeatedHeader, name);
+            return self.deny(context, &denial, host);
         }
-        if found.is_empty() && self.set_prepared(host) {
+        if query {
+            let target = target(host, map);
+            let (_, text) = query::split(&target);
+            found.extend(place::in_query(&self.config, text));
+        }
+        let mut fixed = Vec::new();
+        if request_body && let Err(denial) = self.expect_body(context, end, map, host, &mut fixed) {
+            return self.deny(context, &denial, host);
+        }
+        if self.masks() {
+            // What is compressed cannot be searched for values.
+            let identity = vec![Zeroizing::new(b"identity".to_vec())];
+            fixed.push(Edit::Header(b"accept-encoding".to_vec(), identity));
+        }
+        if found.is_empty() && fixed.is_empty() && self.set_prepared(host) {
             return Flow::Continue;
         }
-        let since = host.now();
-        match request::judge(
-            self.headers(&found).iter(),
-            self.config.on_error,
-            &mut self.resolver,
-            None,
-            since,
-        ) {
-            Verdict::Edit(edits) => {
-                apply(host, edits);
-                Flow::Continue
-            }
-            Verdict::Deny(denial) => {
-                self.complain(&denial, host);
-                deny(host, &denial);
-                Flow::Pause
-            }
-            Verdict::Wait(wants) => {
-                let parked = Parked {
-                    since,
-                    rounds: 0,
-                    headers: self.headers(&found),
-                };
-                self.park(root, context, parked, &wants, host, calls)
-            }
+        let mut places: Vec<Place> = self.set.iter().map(|set| set.place.clone()).collect();
+        places.extend(self.response_set.iter().map(|set| set.place.for_later()));
+        places.extend(found);
+        let parked = Parked {
+            since: host.now(),
+            rounds: 0,
+            stage: Stage::RequestHeaders,
+            places,
+            fixed,
+        };
+        self.decide(root, context, parked, host, calls)
+    }
+
+    /// Whether values that requests get are looked for in what comes back.
+    fn masks(&self) -> bool {
+        self.config.redact
+    }
+
+    /// Whether this request's body will be looked into. Its length may change, so its old length goes
+    /// while the headers can still be changed: too long a body behind it would be read as the next
+    /// request.
+    fn expect_body(
+        &mut self,
+        context: u32,
+        end: bool,
+        map: HeaderMap<'_>,
+        host: &impl Host,
+        fixed: &mut Vec<Edit>,
+    ) -> Result<(), Denial> {
+        let rules = &self.config.request.resolve_body;
+        let kind = map.all("content-type").next().and_then(|t| rules.kind(t));
+        let Some(kind) = kind.filter(|_| !end) else {
+            return Ok(());
+        };
+        if is_compressed(map) {
+            self.complain(
+                &denial(Reason::NotRepresentable, b"a compressed body"),
+                host,
+            );
+            return Ok(());
         }
+        let length = map
+            .text("content-length")
+            .and_then(|n| n.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.config.limits.body_bytes) {
+            return Err(denial(Reason::BodyTooLarge, b""));
+        }
+        // WasmX corrects the length itself.
+        if host.dialect() == Dialect::Envoy && length.is_some() {
+            fixed.push(Edit::RemoveHeader(b"content-length".to_vec()));
+        }
+        self.streams.entry(context).or_default().request_body = Some(kind);
+        Ok(())
     }
 
-    /// What the operator sets and what was found in the request, as one list.
-    fn headers(&self, found: &[Header]) -> Vec<Header> {
-        let set = self.set.iter().map(|set| set.header.clone());
-        set.chain(found.iter().cloned()).collect()
-    }
-
-    fn repeated<'a>(&'a self, found: &'a [Header], map: HeaderMap<'_>) -> Option<&'a [u8]> {
-        let set = self.set.iter().map(|set| &set.header);
-        let targets = set.chain(found).map(|header| header.name.as_slice());
-        let mut targets = targets;
-        targets.find(|name| map.all(&String::from_utf8_lossy(name)).nth(1).is_some())
+    fn repeated<'a>(&'a self, found: &'a [Place], map: HeaderMap<'_>) -> Option<&'a [u8]> {
+        let set = self.set.iter().map(|set| &set.place);
+        let mut names = set.chain(found).filter_map(|place| match &place.target {
+            place::Target::Header(name) => Some(name.as_slice()),
+            _ => None,
+        });
+        names.find(|name| map.all(&String::from_utf8_lossy(name)).nth(1).is_some())
     }
 
     /// Sets all of the operator's headers from values that were prepared earlier, if they all still hold.
     /// This is the way that nearly every request goes: one call for the time, one for each header.
     fn set_prepared(&mut self, host: &impl Host) -> bool {
-        if self.set.is_empty() {
+        if self.set.is_empty() && self.response_set.is_empty() {
             return true;
         }
         let now = host.now();
         let epoch = self.resolver.epoch();
-        for set in &mut self.set {
-            let good = set
-                .rendered
-                .as_ref()
-                .is_some_and(|r| r.epoch == epoch && r.until > now);
-            if !good {
-                let Some((value, until)) =
-                    request::render_one(&set.header, &mut self.resolver, now)
-                else {
-                    return false;
-                };
-                set.rendered = Some(Prepared {
-                    value,
-                    epoch,
-                    until,
-                });
+        let all = self.set.iter_mut().chain(&mut self.response_set);
+        for set in all {
+            if !set.prepare(&mut self.resolver, epoch, now) {
+                return false;
             }
         }
         for set in &self.set {
-            if let Some(prepared) = &set.rendered {
-                let _ = host.set_header(&set.header.name, &prepared.value);
-            }
+            set.apply(Map::Request, host);
         }
         true
     }
 
-    /// Has everything fetched that the request needs. It may all be there at once (from shared data, or
-    /// refused on the spot); then the request goes on.
-    fn park(
+    fn request_body(
+        &mut self,
+        root: u32,
+        context: u32,
+        size: usize,
+        end: bool,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        let kind = self.streams.get(&context).and_then(|s| s.request_body);
+        let Some(kind) = kind else {
+            return Flow::Continue;
+        };
+        if size > self.config.limits.body_bytes {
+            return self.deny(context, &denial(Reason::BodyTooLarge, b""), host);
+        }
+        if !end {
+            return Flow::Pause;
+        }
+        if size == 0 {
+            return Flow::Continue;
+        }
+        let body = host.buffer(Buffer::RequestBody).unwrap_or_default();
+        if body.len() < size {
+            // WasmX put it into a file: it can be neither read nor replaced.
+            return self.deny(context, &denial(Reason::BodyTooLarge, b""), host);
+        }
+        let allow = &self.config.request.allow;
+        let Some(place) = place::in_body(&self.config, allow, kind, &body) else {
+            return Flow::Continue;
+        };
+        let parked = Parked {
+            since: host.now(),
+            rounds: 0,
+            stage: Stage::RequestBody,
+            places: vec![place],
+            fixed: Vec::new(),
+        };
+        self.decide(root, context, parked, host, calls)
+    }
+
+    fn response_headers(
+        &mut self,
+        root: u32,
+        context: u32,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        if !self.needs.response {
+            return Flow::Continue;
+        }
+        if self.streams.get(&context).is_some_and(|s| s.answered) {
+            return Flow::Continue;
+        }
+        let flow = self.look_at_response(root, context, host, calls);
+        // After the masking: what the operator sets is meant to be seen.
+        self.set_response_headers(host);
+        flow
+    }
+
+    fn look_at_response(
+        &mut self,
+        root: u32,
+        context: u32,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        let rules = &self.config.response;
+        let looks = !rules.resolve_headers.is_empty() || !rules.resolve_body.is_empty();
+        let used = self
+            .streams
+            .get(&context)
+            .is_some_and(|s| !s.used.is_empty());
+        if !looks && !used {
+            return Flow::Continue;
+        }
+        let bytes = host.header_map(Map::Response).unwrap_or_default();
+        let map = HeaderMap::new(&bytes);
+        if used {
+            self.mask_response(context, map, host);
+        }
+        let kind = map
+            .all("content-type")
+            .next()
+            .and_then(|t| rules_kind(&self.config, t));
+        if let Some(kind) = kind.filter(|_| !is_compressed(map)) {
+            self.streams.entry(context).or_default().response_body = Some(kind);
+            let _ = host.remove_header(Map::Response, b"content-length");
+        }
+        let places = if Template::may_hold_reference(&bytes) {
+            place::in_headers(&self.config, &self.config.response, map)
+        } else {
+            Vec::new()
+        };
+        if places.is_empty() {
+            return Flow::Continue;
+        }
+        let parked = Parked {
+            since: host.now(),
+            rounds: 0,
+            stage: Stage::ResponseHeaders,
+            places,
+            fixed: Vec::new(),
+        };
+        self.decide(root, context, parked, host, calls)
+    }
+
+    /// What the operator sets in responses: known since before the request went on, and if it ended
+    /// meanwhile, left out.
+    fn set_response_headers(&mut self, host: &impl Host) {
+        if self.response_set.is_empty() {
+            return;
+        }
+        let now = host.now();
+        let epoch = self.resolver.epoch();
+        for set in &mut self.response_set {
+            if set.prepare(&mut self.resolver, epoch, now) {
+                set.apply(Map::Response, host);
+            } else {
+                for want in set.place.wants() {
+                    self.resolver.wish(want, now);
+                }
+                set.remove(Map::Response, host);
+            }
+        }
+    }
+
+    /// Masks values in the headers, and gets ready for the body.
+    fn mask_response(&mut self, context: u32, map: HeaderMap<'_>, host: &impl Host) {
+        let Some(stream) = self.streams.get_mut(&context) else {
+            return;
+        };
+        stream.redactor = Redactor::new(&stream.used);
+        let Some(redactor) = &stream.redactor else {
+            return;
+        };
+        let mut masked: Vec<&[u8]> = Vec::new();
+        for (name, value) in map.iter() {
+            let mut value = Zeroizing::new(value.to_vec());
+            if name.starts_with(b":") || !redactor.mask(&mut value) {
+                continue;
+            }
+            // Of several headers of one name, all are written anew.
+            let known = masked.iter().any(|m| m.eq_ignore_ascii_case(name));
+            if known {
+                continue;
+            }
+            masked.push(name);
+            let name_text = String::from_utf8_lossy(name);
+            let values = map.all(&name_text).map(<[u8]>::to_vec);
+            for (n, mut value) in values.map(Zeroizing::new).enumerate() {
+                redactor.mask(&mut value);
+                let _ = if n == 0 {
+                    host.set_header(Map::Response, name, &value)
+                } else {
+                    host.add_header(Map::Response, name, &value)
+                };
+            }
+        }
+        if host.dialect() == Dialect::WasmX {
+            // Pieces are held back: WasmX compares each one with the length.
+            let _ = host.remove_header(Map::Response, b"content-length");
+        }
+        if is_compressed(map) {
+            stream.redactor = None;
+            self.complain(
+                &denial(
+                    Reason::NotRepresentable,
+                    b"a compressed response is not searched for values",
+                ),
+                host,
+            );
+        }
+    }
+
+    fn response_body(
+        &mut self,
+        root: u32,
+        context: u32,
+        size: usize,
+        end: bool,
+        host: &impl Host,
+        calls: &mut PendingCalls,
+    ) -> Flow {
+        let Some(stream) = self.streams.get_mut(&context).filter(|s| !s.answered) else {
+            return Flow::Continue;
+        };
+        if stream.response_body.is_none() && stream.redactor.is_none() {
+            return Flow::Continue;
+        }
+        let piece = host.buffer(Buffer::ResponseBody).unwrap_or_default();
+        let piece = match &mut stream.redactor {
+            Some(redactor) => redactor.piece(&piece, end),
+            None => piece,
+        };
+        let Some(kind) = stream.response_body else {
+            let _ = host.set_buffer(Buffer::ResponseBody, size, &piece);
+            return Flow::Continue;
+        };
+        stream.collected.extend_from_slice(&piece);
+        if stream.collected.len() > self.config.limits.body_bytes {
+            // Too long to be held: it goes on as it is.
+            let all = std::mem::take(&mut stream.collected);
+            stream.response_body = None;
+            let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
+            self.complain(&denial(Reason::BodyTooLarge, b"a response"), host);
+            return Flow::Continue;
+        }
+        if !end {
+            let _ = host.set_buffer(Buffer::ResponseBody, size, b"");
+            return Flow::Continue;
+        }
+        let all = std::mem::take(&mut stream.collected);
+        let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
+        let allow = &self.config.response.allow;
+        let Some(place) = place::in_body(&self.config, allow, kind, &all) else {
+            return Flow::Continue;
+        };
+        let parked = Parked {
+            since: host.now(),
+            rounds: 0,
+            stage: Stage::ResponseBody,
+            places: vec![place],
+            fixed: Vec::new(),
+        };
+        self.decide(root, context, parked, host, calls)
+    }
+
+    /// Judges a message for as long as it waits. WasmX cannot wait in a response, and the beginning of a
+    /// response whose body is looked at is with the client already.
+    fn judge(&mut self, context: u32, parked: &Parked, waited: bool, host: &impl Host) -> Verdict {
+        let response = matches!(parked.stage, Stage::ResponseHeaders | Stage::ResponseBody);
+        let on_error = match (parked.stage, self.config.on_error) {
+            (Stage::ResponseBody, OnError::Deny) => OnError::Remove,
+            (_, on_error) => on_error,
+        };
+        let masks = self.masks() && !response;
+        let mut used = Vec::new();
+        let mut bench = Bench {
+            on_error,
+            resolver: &mut self.resolver,
+            since: waited.then_some(parked.since),
+            now: host.now(),
+            patient: !(response && host.dialect() == Dialect::WasmX),
+            used: masks.then_some(&mut used),
+        };
+        let verdict = place::judge(parked.places.iter(), &mut bench);
+        if !used.is_empty() && matches!(verdict, Verdict::Edit(_)) {
+            self.streams
+                .entry(context)
+                .or_default()
+                .used
+                .append(&mut used);
+        }
+        verdict
+    }
+
+    /// What becomes of a message in the callback that brought it: it may all be known, or be refused on
+    /// the spot; else everything that it needs is fetched.
+    fn decide(
         &mut self,
         root: u32,
         context: u32,
         parked: Parked,
-        wants: &[Want],
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
-        let todo = self.fetch(context, wants, host);
-        let headers = parked.headers.clone();
-        let since = parked.since;
-        let woken = self.make_calls(root, todo, host, calls);
-        if self.resolver.awaits(context) {
-            self.parked.insert(context, parked);
-            self.wake(root, woken, host, calls);
-            // Another worker's fetch shows at a tick only.
-            self.set_tick(self.resolver.next_tick(), host);
-            return Flow::Pause;
-        }
-        let verdict = request::judge(
-            headers.iter(),
-            self.config.on_error,
-            &mut self.resolver,
-            Some(since),
-            host.now(),
-        );
-        let flow = match verdict {
+        let wants = match self.judge(context, &parked, false, host) {
             Verdict::Edit(edits) => {
-                apply(host, edits);
+                self.apply(&parked, edits, host);
+                return Flow::Continue;
+            }
+            Verdict::Deny(denial) => return self.deny(context, &denial, host),
+            Verdict::Wait(wants) => wants,
+        };
+        let todo = self.fetch(context, &wants, host);
+        let mut woken = self.make_calls(root, todo, host, calls);
+        // This request is not parked yet: it is looked at here, and never resumed before it was held.
+        woken.retain(|&other| other != context);
+        let verdict = self.judge(context, &parked, true, host);
+        let awaits = self.resolver.awaits(context);
+        // WasmX: a request with a call of its own under way must not go on, or the worker dies.
+        let bound = awaits && host.dialect() == Dialect::WasmX;
+        let flow = match verdict {
+            Verdict::Wait(_) if awaits => self.hold(context, parked, host),
+            Verdict::Edit(_) if bound => self.hold(context, parked, host),
+            Verdict::Edit(edits) => {
+                self.resolver.forget(context);
+                self.apply(&parked, edits, host);
                 Flow::Continue
             }
             Verdict::Deny(denial) => {
-                self.complain(&denial, host);
-                deny(host, &denial);
-                Flow::Pause
+                self.resolver.forget(context);
+                self.deny(context, &denial, host)
             }
-            Verdict::Wait(_) => {
-                deny(host, &gave_up());
-                Flow::Pause
-            }
+            Verdict::Wait(_) => self.deny(context, &gave_up(), host),
         };
-        self.wake(
-            root,
-            woken
-                .into_iter()
-                .filter(|&other| other != context)
-                .collect(),
-            host,
-            calls,
-        );
+        self.wake(root, woken, host, calls);
         flow
+    }
+
+    fn hold(&mut self, context: u32, parked: Parked, host: &impl Host) -> Flow {
+        self.parked.insert(context, parked);
+        // Another worker's fetch shows at a tick only.
+        self.set_tick(self.resolver.next_tick(), host);
+        Flow::Pause
+    }
+
+    fn apply(&self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+        for edit in edits {
+            apply(host, parked.stage, edit);
+        }
+        for edit in &parked.fixed {
+            apply(host, parked.stage, edit.clone());
+        }
+    }
+
+    /// Answers the request from here.
+    fn deny(&mut self, context: u32, denial: &Denial, host: &impl Host) -> Flow {
+        self.complain(denial, host);
+        if self.needs.response {
+            self.streams.entry(context).or_default().answered = true;
+        }
+        deny(host, denial);
+        Flow::Pause
     }
 
     fn fetch(&mut self, context: u32, wants: &[Want], host: &impl Host) -> Todo {
@@ -498,25 +900,25 @@ impl Ready {
                 self.resolver.forget(context);
                 continue;
             }
-            let verdict = request::judge(
-                parked.headers.iter(),
-                self.config.on_error,
-                &mut self.resolver,
-                Some(parked.since),
-                host.now(),
-            );
+            let verdict = self.judge(context, &parked, true, host);
             match verdict {
+                // WasmX takes a new body in the body's own callback only; the value is there now for
+                // whoever asks again.
+                Verdict::Edit(_)
+                    if host.dialect() == Dialect::WasmX && parked.stage == Stage::RequestBody =>
+                {
+                    self.deny(context, &denial(Reason::NotReady, b""), host);
+                }
                 Verdict::Edit(edits) => {
-                    apply(host, edits);
+                    self.apply(&parked, edits, host);
                     // WasmX resumes by itself when the last call is answered.
                     if host.dialect() == Dialect::Envoy {
-                        let _ = host.resume();
+                        let _ = host.resume(parked.stage.half());
                     }
                 }
                 Verdict::Deny(denial) => {
                     self.resolver.forget(context);
-                    self.complain(&denial, host);
-                    deny(host, &denial);
+                    self.deny(context, &denial, host);
                 }
                 Verdict::Wait(_) if self.resolver.awaits(context) => {
                     self.parked.insert(context, parked);
@@ -530,7 +932,9 @@ impl Ready {
                         woken.push(context);
                     }
                 }
-                Verdict::Wait(_) => deny(host, &gave_up()),
+                Verdict::Wait(_) => {
+                    self.deny(context, &gave_up(), host);
+                }
             }
         }
     }
@@ -554,63 +958,147 @@ impl Ready {
     }
 }
 
-fn set_header(config: &Config, name: &str, template: &Template) -> SetHeader {
-    let want = |reference: &Reference| request::operators_want(config, reference);
-    let value = request::pieces(template, want);
-    // Without a reference it is a fixed text, which is fine.
-    let value = value.unwrap_or_else(|| {
-        let mut text = Vec::new();
-        template.render_literally(&mut text);
-        vec![request::Piece::Literal(text)]
-    });
-    SetHeader {
-        header: Header {
-            name: name.as_bytes().to_vec(),
-            values: vec![value],
-        },
-        rendered: None,
+impl SetHeader {
+    fn all(config: &Config, headers: &[(String, Template)]) -> Vec<Self> {
+        let headers = headers.iter();
+        headers
+            .map(|(name, template)| Self {
+                place: Place::set_header(config, name, template),
+                rendered: None,
+            })
+            .collect()
     }
-}
 
-fn wants(header: &Header) -> impl Iterator<Item = &Want> {
-    header
-        .values
-        .iter()
-        .flatten()
-        .filter_map(|piece| match piece {
-            request::Piece::Secret { want, .. } => Some(want),
-            request::Piece::Literal(_) => None,
-        })
-}
+    /// Whether there is a value that holds now.
+    fn prepare(&mut self, resolver: &mut Resolver, epoch: u64, now: Timestamp) -> bool {
+        let holds = |r: &Prepared| r.epoch == epoch && r.until > now;
+        if self.rendered.as_ref().is_some_and(holds) {
+            return true;
+        }
+        let rendered = place::render_one(&self.place, resolver, now);
+        self.rendered = rendered.map(|(value, until)| Prepared {
+            value,
+            epoch,
+            until,
+        });
+        self.rendered.is_some()
+    }
 
-fn apply(host: &impl Host, edits: Vec<Edit>) {
-    for edit in edits {
-        match edit {
-            Edit::Set(name, values) => {
-                let mut values = values.iter();
-                if let Some(first) = values.next() {
-                    // A host that refuses leaves the reference where it was, never half a value.
-                    let _ = host.set_header(&name, first);
-                }
-                for further in values {
-                    let _ = host.add_header(&name, further);
-                }
-            }
-            Edit::Remove(name) => {
-                // WasmX shows the header as removed and sends it all the same.
-                let _ = match host.dialect() {
-                    Dialect::Envoy => host.remove_header(&name),
-                    Dialect::WasmX => host.set_header(&name, b""),
-                };
-            }
+    fn apply(&self, map: Map, host: &impl Host) {
+        if let (place::Target::Header(name), Some(prepared)) = (&self.place.target, &self.rendered)
+        {
+            let _ = host.set_header(map, name, &prepared.value);
+        }
+    }
+
+    fn remove(&self, map: Map, host: &impl Host) {
+        if let place::Target::Header(name) = &self.place.target {
+            let _ = host.remove_header(map, name);
         }
     }
 }
 
-fn repeated(name: &[u8]) -> Denial {
+impl Stage {
+    const fn half(self) -> Half {
+        match self {
+            Self::RequestHeaders | Self::RequestBody => Half::Request,
+            Self::ResponseHeaders | Self::ResponseBody => Half::Response,
+        }
+    }
+
+    const fn map(self) -> Map {
+        match self.half() {
+            Half::Request => Map::Request,
+            Half::Response => Map::Response,
+        }
+    }
+
+    const fn buffer(self) -> Buffer {
+        match self.half() {
+            Half::Request => Buffer::RequestBody,
+            Half::Response => Buffer::ResponseBody,
+        }
+    }
+}
+
+/// WasmX: the request's target as it goes to the upstream; `:path` is not what the client sent.
+const UPSTREAM_URI: &[u8] = b"ngx\0upstream_uri";
+const QUERY: &[u8] = b"request\0query";
+
+/// The request's target: path and query.
+fn target(host: &impl Host, map: HeaderMap<'_>) -> Zeroizing<Vec<u8>> {
+    let uri = match host.dialect() {
+        Dialect::Envoy => None,
+        Dialect::WasmX => host
+            .property(UPSTREAM_URI)
+            .filter(|uri| uri.starts_with(b"/")),
+    };
+    let path = || map.all(":path").next().unwrap_or_default().to_vec();
+    uri.unwrap_or_else(|| Zeroizing::new(path()))
+}
+
+fn set_query(host: &impl Host, query: &[u8]) {
+    let bytes = host.header_map(Map::Request).unwrap_or_default();
+    let old = target(host, HeaderMap::new(&bytes));
+    let (path, _) = query::split(&old);
+    let mut new = Zeroizing::new(Vec::with_capacity(path.len() + query.len() + 1));
+    new.extend_from_slice(path);
+    if !query.is_empty() {
+        new.push(b'?');
+        new.extend_from_slice(query);
+    }
+    let _ = match host.dialect() {
+        Dialect::Envoy => host.set_header(Map::Request, b":path", &new),
+        // Kong sends `$upstream_uri`; nginx without that variable sends its own path with these arguments.
+        Dialect::WasmX => host
+            .set_property(UPSTREAM_URI, &new)
+            .or_else(|_| host.set_property(QUERY, query)),
+    };
+}
+
+/// A body that is encoded in any way but "not at all".
+fn is_compressed(map: HeaderMap<'_>) -> bool {
+    let mut encodings = map.all("content-encoding");
+    encodings.any(|value| !value.trim_ascii().eq_ignore_ascii_case(b"identity"))
+}
+
+fn rules_kind(config: &Config, content_type: &[u8]) -> Option<Kind> {
+    config.response.resolve_body.kind(content_type)
+}
+
+fn apply(host: &impl Host, stage: Stage, edit: Edit) {
+    let map = stage.map();
+    match edit {
+        Edit::Header(name, values) => {
+            let mut values = values.iter();
+            if let Some(first) = values.next() {
+                // A host that refuses leaves the reference where it was, never half a value.
+                let _ = host.set_header(map, &name, first);
+            }
+            for further in values {
+                let _ = host.add_header(map, &name, further);
+            }
+        }
+        Edit::RemoveHeader(name) => {
+            // WasmX shows a request's header as removed and sends it all the same.
+            let _ = match (host.dialect(), map) {
+                (Dialect::WasmX, Map::Request) => host.set_header(map, &name, b""),
+                _ => host.remove_header(map, &name),
+            };
+        }
+        Edit::Query(query) => set_query(host, &query),
+        Edit::Body(body) => {
+            let buffer = stage.buffer();
+            let old = host.buffer(buffer).map_or(0, |old| old.len());
+            let _ = host.set_buffer(buffer, old, &body);
+        }
+    }
+}
+
+fn denial(reason: Reason, reference: &[u8]) -> Denial {
     Denial {
-        reason: Reason::RepeatedHeader,
-        reference: name.to_vec(),
+        reason,
+        reference: reference.to_vec(),
         retry_after: None,
     }
 }
@@ -633,12 +1121,23 @@ fn deny(host: &impl Host, denial: &Denial) {
         });
         return reply(host, 400, &body, None);
     }
+    if denial.reason == Reason::BodyTooLarge {
+        let body = json!({
+            "message": "the body is too long to be looked into for references",
+            "reason": denial.reason.as_str(),
+        });
+        return reply(host, 413, &body, None);
+    }
     let body = json!({
         "message": "a secret that this request needs cannot be had",
         "reference": what,
         "reason": denial.reason.as_str(),
     });
-    reply(host, 503, &body, denial.retry_after);
+    let soon = match denial.reason {
+        Reason::TooManyFetches | Reason::NotReady => Some(Span::seconds(1)),
+        _ => None,
+    };
+    reply(host, 503, &body, denial.retry_after.or(soon));
 }
 
 fn reply(host: &impl Host, status: u32, body: &serde_json::Value, retry_after: Option<Span>) {

@@ -22,6 +22,8 @@ pub enum Dialect {
 pub enum Map {
     /// The headers of the request being filtered.
     Request = 0,
+    /// The headers of its response.
+    Response = 2,
     /// The headers of the answer to a call of ours.
     CallAnswer = 6,
 }
@@ -29,6 +31,10 @@ pub enum Map {
 /// Which buffer a call is about (proxy-wasm ABI 0.2.1, `proxy_buffer_type_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffer {
+    /// What is held of the request's body.
+    RequestBody = 0,
+    /// What is held of the response's body.
+    ResponseBody = 1,
     /// The body of the answer to a call of ours.
     CallAnswerBody = 4,
     /// The plugin's configuration.
@@ -46,6 +52,15 @@ pub enum Level {
     Warn = 3,
     /// Requests are failing.
     Error = 4,
+}
+
+/// Which half of a stream goes on (proxy-wasm ABI 0.2.1, `proxy_stream_type_t`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The request.
+    Request = 0,
+    /// The response.
+    Response = 1,
 }
 
 /// A status other than OK from a host call (proxy-wasm ABI 0.2.1, `proxy_status_t`). Never fatal here:
@@ -116,19 +131,29 @@ pub trait Host {
     /// A buffer's bytes; empty when there is none.
     fn buffer(&self, buffer: Buffer) -> Result<Zeroizing<Vec<u8>>, Refused>;
     /// A whole header map in serialized form (see [`super::header_map`]).
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused>;
+    /// Wiped by the allocator alone: wiping it here as well, byte by byte, would be the dearest part of a
+    /// request without references.
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused>;
     /// One header's first value.
     fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>>;
-    /// Sets a header of the request, replacing all of that name.
-    fn set_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused>;
-    /// Adds a header to the request beside others of its name.
-    fn add_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused>;
-    /// Removes all headers of this name from the request.
-    fn remove_header(&self, name: &[u8]) -> Result<(), Refused>;
+    /// Sets a header, replacing all of that name.
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
+    /// Adds a header beside others of its name.
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
+    /// Removes all headers of this name. WasmX shows a request's header as removed and sends it.
+    fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), Refused>;
+    /// Writes `new` over the first `old` bytes of a body. Both hosts correct no length but WasmX's of a
+    /// request.
+    fn set_buffer(&self, buffer: Buffer, old: usize, new: &[u8]) -> Result<(), Refused>;
+    /// A property of the request; `path` has its parts separated by NUL. WasmX dies of this in a root
+    /// context.
+    fn property(&self, path: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
+    /// Sets a property of the request.
+    fn set_property(&self, path: &[u8], value: &[u8]) -> Result<(), Refused>;
     /// Makes an HTTP call; the answer comes later with the number returned here.
     fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused>;
     /// Lets a parked request go on (Envoy only: WasmX resumes by itself after the last answer).
-    fn resume(&self) -> Result<(), Refused>;
+    fn resume(&self, half: Half) -> Result<(), Refused>;
     /// Answers the current request from here.
     fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused>;
     /// Makes the calls that follow be about this request (Envoy only). Refused when it is gone.

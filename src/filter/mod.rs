@@ -1,11 +1,11 @@
 //! The rim: everything that talks to the gateway. Callbacks come in through [`vm`], host calls go out
 //! through the trait in [`host`]; what to do in between is decided elsewhere.
 
-#[cfg(target_arch = "wasm32")]
+#[cfg(target_os = "wasi")]
 mod abi;
 mod answer;
 mod gateway;
 pub mod header_map;
 pub mod host;
-mod request;
+mod place;
 pub mod vm;

@@ -59,17 +59,43 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// `proxy_on_request_headers`
-    pub fn request_headers(&mut self, context: u32) -> Flow {
+    /// `proxy_on_request_headers`; `end` when no body follows, as far as the host knows.
+    pub fn request_headers(&mut self, context: u32, end: bool) -> Flow {
         let root = self.root_of(context);
         match self.roots.get_mut(&root) {
-            Some(gateway) => gateway.request_headers(root, context, &self.host, &mut self.calls),
+            Some(gateway) => {
+                gateway.request_headers(root, context, end, &self.host, &mut self.calls)
+            }
             // Not a context that we know: nothing was configured for it, so nothing may pass.
             None => {
                 let _ = self.host.respond(503, &[], b"");
                 Flow::Pause
             }
         }
+    }
+
+    /// `proxy_on_request_body` with what the host holds of it.
+    pub fn request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
+        let root = self.root_of(context);
+        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+            gateway.request_body(root, context, size, end, &self.host, &mut self.calls)
+        })
+    }
+
+    /// `proxy_on_response_headers`
+    pub fn response_headers(&mut self, context: u32) -> Flow {
+        let root = self.root_of(context);
+        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+            gateway.response_headers(root, context, &self.host, &mut self.calls)
+        })
+    }
+
+    /// `proxy_on_response_body` with what the host holds of it.
+    pub fn response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
+        let root = self.root_of(context);
+        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+            gateway.response_body(root, context, size, end, &self.host, &mut self.calls)
+        })
     }
 
     fn root_of(&self, context: u32) -> u32 {

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod docker;
 mod document;
+mod engines;
 #[cfg(test)]
 mod examples;
 mod provision;

@@ -31,6 +31,8 @@ enum Shape {
     TextsLike(&'static str),
     /// An object from header names to texts.
     Headers,
+    /// An object from any names to texts.
+    Parameters,
     /// An object with these fields.
     Object(&'static [Field]),
     /// A list of objects with these fields.
@@ -76,7 +78,11 @@ const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
 #[rustfmt::skip]
 const ROOT: &[Field] = &[
     field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
-    field("request", Shape::Object(DIRECTION), "What is done to requests."),
+    field("request", Shape::Object(REQUEST), "What is done to requests."),
+    field("response", Shape::Object(RESPONSE), "What is done to responses."),
+    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413; 1048576 by default."),
+    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; 50 by default."),
+    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time; 100 by default."),
     field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
 ];
@@ -126,21 +132,55 @@ const CONFIG: &[Field] = &[
 ];
 
 #[rustfmt::skip]
-const DIRECTION: &[Field] = &[
-    field("set", Shape::Object(SET), "What the operator sets; it replaces what the client sent, and its secrets are fetched ahead."),
-    field("resolve", Shape::Object(RESOLVE), "References that arrive in the traffic: only in these places, and only to these secrets."),
+const REQUEST: &[Field] = &[
+    field("set", Shape::Object(REQUEST_SET), "What the operator sets; it replaces what the client sent, and its secrets are fetched ahead."),
+    field("resolve", Shape::Object(REQUEST_RESOLVE), "References that arrive in requests: only in these places, and only to these secrets."),
 ];
 
 #[rustfmt::skip]
-const SET: &[Field] = &[
-    field("headers", Shape::Headers, "Header names, and texts with references."),
+const RESPONSE: &[Field] = &[
+    field("set", Shape::Object(RESPONSE_SET), "What the operator sets; it replaces what the upstream sent."),
+    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
+    field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back."),
+];
+
+const SET_HEADERS: Field = field(
+    "headers",
+    Shape::Headers,
+    "Header names, and texts with references.",
+);
+const RESOLVE_HEADERS: Field = field(
+    "headers",
+    Shape::TextsLike(HEADER_NAME),
+    "Header names; * stands for any run of characters.",
+);
+const RESOLVE_BODY: Field = field(
+    "body",
+    Shape::TextsLike("^[^/]+/[^/]+$"),
+    "Media types: application/json, application/x-www-form-urlencoded, text/plain, or one that ends with +json.",
+);
+const ALLOW: Field = field(
+    "allow",
+    Shape::TextsLike(ALLOWED),
+    "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything.",
+);
+
+#[rustfmt::skip]
+const REQUEST_SET: &[Field] = &[
+    SET_HEADERS,
+    field("query", Shape::Parameters, "Names of query parameters, and texts with references."),
 ];
 
 #[rustfmt::skip]
-const RESOLVE: &[Field] = &[
-    field("headers", Shape::TextsLike(HEADER_NAME), "Header names; * stands for any run of characters."),
-    field("allow", Shape::TextsLike(ALLOWED), "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything."),
+const REQUEST_RESOLVE: &[Field] = &[
+    RESOLVE_HEADERS,
+    field("query", Shape::Texts, "Names of query parameters; * stands for any run of characters."),
+    RESOLVE_BODY,
+    ALLOW,
 ];
+
+const RESPONSE_SET: &[Field] = &[SET_HEADERS];
+const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
 /// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
 /// captures, the part of the name that goes and the label's value. None until the filter has metrics. (As
@@ -216,6 +256,10 @@ fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
             "type": "object",
             "patternProperties": { HEADER_NAME: { "type": "string" } },
             "additionalProperties": false,
+        }),
+        Shape::Parameters => json!({
+            "type": "object",
+            "additionalProperties": { "type": "string" },
         }),
         Shape::Object(fields) => return object(fields, dialect),
         Shape::Objects(fields) => list(Value::Object(object(fields, dialect)), dialect),

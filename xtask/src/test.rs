@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::steps::{cargo, run};
-use crate::{docker, provision, wasm};
+use crate::{docker, engines, provision, wasm};
 
 /// Passed, failed, left out.
 #[derive(Default)]
@@ -72,7 +72,27 @@ impl Summary {
             .env("AKV_FULL_FILTER_WASM", &full.path);
         let mut counts = Counts::default();
         self.step("tests", || stream(&mut tests, &mut counts));
+        if !fast {
+            self.engine("tests in Node", engines::wasm_engine, &mut counts);
+            self.engine("fuzz targets", engines::fuzz, &mut counts);
+        }
         Some(counts)
+    }
+
+    fn engine(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<engines::Outcome>,
+        counts: &mut Counts,
+    ) {
+        match self.step(name, work) {
+            Some(engines::Outcome::Passed(count)) => counts.0[0] += count,
+            Some(engines::Outcome::Skipped(why)) => {
+                println!("{name}: skipped: {why}");
+                counts.0[2] += 1;
+            }
+            None => counts.0[1] += 1,
+        }
     }
 
     /// Format, lints for both targets, and the documentation.

@@ -121,7 +121,8 @@ fn target_folder() -> PathBuf {
     given.unwrap_or_else(|| workspace().join("target"))
 }
 
-/// The same file from every folder, home and toolchain folder: no path of this machine in it.
+/// How the filter is compiled: the same file from every folder, home and toolchain folder, with no path of
+/// this machine in it.
 fn remap(rustc: &OsStr) -> Result<String> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
@@ -136,6 +137,8 @@ fn remap(rustc: &OsStr) -> Result<String> {
         source.display(),
         commit(rustc)?
     ));
+    // Both hosts' engines have it, and the search for references takes a fifth of the instructions.
+    flags.push_str(" -Ctarget-feature=+simd128");
     Ok(flags)
 }
 

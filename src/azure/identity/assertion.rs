@@ -8,7 +8,6 @@ use std::fmt;
 #[cfg(feature = "client_certificate")]
 use std::rc::Rc;
 
-#[cfg(not(feature = "client_certificate"))]
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
 
@@ -19,6 +18,9 @@ pub struct ClientCertificate {
     thumbprint: String,
     #[cfg(feature = "client_certificate")]
     key: Rc<signing::Key>,
+    /// A hash of the private key, for keys that are made of it.
+    #[cfg(feature = "client_certificate")]
+    secret: SecretValue,
 }
 
 /// The key is known by its certificate.
@@ -54,6 +56,20 @@ impl ClientCertificate {
     #[must_use]
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
+    }
+
+    /// What only the key's holders know.
+    #[cfg(feature = "client_certificate")]
+    #[must_use]
+    pub fn secret(&self) -> Option<&[u8]> {
+        Some(self.secret.expose())
+    }
+
+    /// What only the key's holders know.
+    #[cfg(not(feature = "client_certificate"))]
+    #[must_use]
+    pub const fn secret(&self) -> Option<&[u8]> {
+        None
     }
 
     /// Reads a PEM text with a private key (PKCS#8 or PKCS#1, RSA, not encrypted) and its certificate, in
@@ -106,7 +122,7 @@ mod signing {
         /// # Errors
         /// What is missing, never anything of the text.
         pub fn parse(pem: &[u8]) -> Result<Self, &'static str> {
-            let key = private_key(pem)?;
+            let (key, private) = private_key(pem)?;
             let modulus = key.n().to_be_bytes_trimmed_vartime();
             let mut certificates = blocks(pem, "CERTIFICATE").peekable();
             if certificates.peek().is_none() {
@@ -120,6 +136,7 @@ mod signing {
                 .ok_or("holds a certificate and a private key that do not belong together")?;
             Ok(Self {
                 thumbprint: base64::encode_url(&Sha256::digest(certificate.as_slice())),
+                secret: SecretValue::new(Sha256::digest(&private).to_vec()),
                 key: Rc::new(SigningKey::new(key)),
             })
         }
@@ -146,7 +163,8 @@ mod signing {
         }
     }
 
-    fn private_key(pem: &[u8]) -> Result<PrivateKey, &'static str> {
+    /// The key, and its DER.
+    fn private_key(pem: &[u8]) -> Result<(PrivateKey, Zeroizing<Vec<u8>>), &'static str> {
         if memmem::find(pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some()
             || memmem::find(pem, b"Proc-Type: 4,ENCRYPTED").is_some()
         {
@@ -157,19 +175,19 @@ mod signing {
         let bad = "holds a private key that is not RSA, or is damaged; Entra ID takes RSA only";
         let pkcs8 = blocks(pem, "PRIVATE KEY").next();
         let pkcs1 = || blocks(pem, "RSA PRIVATE KEY").next();
-        let key = match pkcs8 {
-            Some(der) => PrivateKey::from_pkcs8_der(&der).map_err(|_| bad),
-            None => match pkcs1() {
-                Some(der) => PrivateKey::from_pkcs1_der(&der).map_err(|_| bad),
-                None => Err(
+        let (key, der) = match (pkcs8, pkcs1()) {
+            (Some(der), _) => (PrivateKey::from_pkcs8_der(&der).map_err(|_| bad)?, der),
+            (None, Some(der)) => (PrivateKey::from_pkcs1_der(&der).map_err(|_| bad)?, der),
+            (None, None) => {
+                return Err(
                     "holds no PRIVATE KEY block; it has to be PEM with the key and its certificate",
-                ),
-            },
-        }?;
+                );
+            }
+        };
         if key.size() < 256 {
             return Err("holds an RSA key of less than 2048 bits, which Entra ID does not take");
         }
-        Ok(key)
+        Ok((key, der))
     }
 
     /// The DER of every PEM block with this label (RFC 7468).

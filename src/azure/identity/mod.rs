@@ -215,6 +215,19 @@ impl Identity {
         }
     }
 
+    /// What only this identity's holders know, if there is anything.
+    #[must_use]
+    pub fn secret(&self) -> Option<&[u8]> {
+        match &self.credential {
+            Credential::App(app) => match &app.proof {
+                Proof::Secret(secret) | Proof::Federated(secret) => Some(secret.expose()),
+                Proof::Certificate(certificate) => certificate.secret(),
+                Proof::FederatedSource { .. } => None,
+            },
+            Credential::Managed(managed) => managed.header.as_ref().map(SecretValue::expose),
+        }
+    }
+
     /// The most calls that lead to a token.
     #[must_use]
     pub const fn most_calls(&self) -> u64 {

@@ -67,11 +67,12 @@ impl Host for Shared {
         Ok(Zeroizing::new(match buffer {
             Buffer::Configuration => self.0.configuration.clone().into_bytes(),
             Buffer::CallAnswerBody => self.0.answer.borrow().1.clone().into_bytes(),
+            Buffer::RequestBody | Buffer::ResponseBody => Vec::new(),
         }))
     }
-    fn header_map(&self, map: Map) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused> {
         if map == Map::CallAnswer {
-            return Ok(Zeroizing::new(serialize(&[])));
+            return Ok(serialize(&[]));
         }
         self.0.on_stream(|stream| {
             let pairs: Vec<(&[u8], &[u8])> = stream
@@ -79,14 +80,14 @@ impl Host for Shared {
                 .iter()
                 .map(|(n, v)| (n.as_bytes(), v.as_slice()))
                 .collect();
-            Zeroizing::new(serialize(&pairs))
+            serialize(&pairs)
         })
     }
     fn header(&self, _: Map, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         let status = self.0.answer.borrow().0.to_string();
         (name == ":status").then(|| Zeroizing::new(status.into_bytes()))
     }
-    fn set_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+    fn set_header(&self, _: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         let name = String::from_utf8_lossy(name).into_owned();
         self.0.on_stream(|stream| {
             assert!(
@@ -99,12 +100,12 @@ impl Host for Shared {
             stream.headers.push((name, value.to_vec()));
         })
     }
-    fn add_header(&self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+    fn add_header(&self, _: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         let name = String::from_utf8_lossy(name).into_owned();
         self.0
             .on_stream(|stream| stream.headers.push((name, value.to_vec())))
     }
-    fn remove_header(&self, name: &[u8]) -> Result<(), Refused> {
+    fn remove_header(&self, _: Map, name: &[u8]) -> Result<(), Refused> {
         let name = String::from_utf8_lossy(name).into_owned();
         self.0
             .on_stream(|stream| stream.headers.retain(|(n, _)| *n != name))
@@ -119,7 +120,16 @@ impl Host for Shared {
         calls.push((token, String::from_utf8_lossy(path).into_owned()));
         Ok(token)
     }
-    fn resume(&self) -> Result<(), Refused> {
+    fn set_buffer(&self, _: Buffer, _: usize, _: &[u8]) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn property(&self, _: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        None
+    }
+    fn set_property(&self, _: &[u8], _: &[u8]) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn resume(&self, _: Half) -> Result<(), Refused> {
         assert_eq!(self.0.dialect, Dialect::Envoy, "WasmX resumes by itself");
         self.0.on_stream(|stream| stream.resumed = true)
     }
@@ -201,7 +211,7 @@ impl World {
         self.host.focus.set(context);
         self.host.host_calls.set(0);
         self.vm.create_context(context, ROOT);
-        self.vm.request_headers(context)
+        self.vm.request_headers(context, true)
     }
 
     /// Answers the oldest call; on WasmX in the request's own context.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub body_limit: usize,
     /// In how large pieces response bodies come.
     pub response_chunk: usize,
+    /// A bug that a filter might have, brought in between the filter and the host: a test of tests.
+    pub planted: Option<Planted>,
     /// The clock at the start, in milliseconds since the Unix epoch.
     pub start: u64,
     /// Of all chance.
@@ -62,10 +64,26 @@ impl Settings {
                 Dialect::Wasmx => 16 << 10,
             },
             response_chunk: usize::MAX,
+            planted: None,
             start: 1_750_000_000_000,
             seed: 1,
         }
     }
+}
+
+/// A filter's bug. Each takes effect now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A request that could go on is not resumed, or its own call is forgotten.
+    Hang,
+    /// A header's new value is written to the log.
+    Leak,
+    /// A callback panics.
+    Panic,
+    /// A header gets the value that it had two values ago.
+    Stale,
+    /// A reference is resolved with another secret's value.
+    Mixed,
 }
 
 /// A request in a gateway.
@@ -660,6 +678,7 @@ impl Gateway {
     /// What goes over the wire, with a look at its length.
     fn send_upstream(&mut self, worker: usize, context: u32) {
         let envoy = self.dialect() == Dialect::Envoy;
+        let time = self.now();
         let sent = self.with_stream(worker, context, |stream| {
             let mut headers = stream.wire.clone();
             if !envoy {
@@ -676,6 +695,7 @@ impl Gateway {
             Sent {
                 headers,
                 body: stream.body_sent.clone(),
+                time,
             }
         });
         let Some(sent) = sent else {

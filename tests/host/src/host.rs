@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calls::{Call, Shown};
-use crate::gateway::Settings;
+use crate::gateway::{Planted, Settings};
 use crate::headers::Headers;
 use crate::shared::{Refused, SharedData};
 use crate::stream::{Answer, Phase, Stream};
@@ -114,6 +114,9 @@ pub(crate) struct Host {
     pub(crate) metrics: Vec<(u32, String, u64)>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) here: Here,
+    /// For [`Planted`]: values that headers were set to, and a count of chances.
+    values: Vec<Vec<u8>>,
+    chances: u32,
 }
 
 const HTTP_CALL_CALLBACKS: [&str; 4] = [
@@ -152,7 +155,47 @@ impl Host {
                 effective: 0,
                 shown: None,
             },
+            values: Vec::new(),
+            chances: 0,
         }
+    }
+
+    /// Whether a planted bug of this kind takes effect now: every seventh time.
+    pub(crate) fn bug(&mut self, kind: Planted) -> bool {
+        if self.settings.planted != Some(kind) {
+            return false;
+        }
+        self.chances += 1;
+        self.chances.is_multiple_of(7)
+    }
+
+    /// A value on its way into a header, as a filter with a planted bug would have written it.
+    fn tampered(&mut self, value: &[u8]) -> Vec<u8> {
+        if self.settings.planted.is_none() {
+            return value.to_vec();
+        }
+        if self.bug(Planted::Leak) {
+            self.log(2, value);
+        }
+        let mut value = value.to_vec();
+        let secret = |v: &[u8]| v.split(|b| *b == b'#').next().unwrap_or_default().to_vec();
+        let own = secret(&value);
+        let other = |wanted: bool| {
+            let mut values = self.values.iter().rev();
+            values
+                .find(|v| **v != value && (secret(v) == own) == wanted)
+                .cloned()
+        };
+        let replaced = match self.settings.planted {
+            Some(Planted::Stale) => self.values.iter().find(|v| secret(v) == own).cloned(),
+            Some(Planted::Mixed) => other(false),
+            _ => None,
+        };
+        self.values.push(value.clone());
+        if let Some(replaced) = replaced {
+            value = replaced;
+        }
+        value
     }
 
     pub(crate) fn is_envoy(&self) -> bool {
@@ -290,7 +333,8 @@ impl Host {
     }
 
     pub(crate) fn replace_header(&mut self, map: u32, name: &str, value: &[u8]) -> Reply {
-        let value = self.value("proxy_replace_header_map_value", name, value);
+        let value = self.tampered(value);
+        let value = self.value("proxy_replace_header_map_value", name, &value);
         let twice = self.stream()?.headers.all(name).len() > 1;
         if map == 0 && !self.is_envoy() && twice {
             let what = format!("the client's further {name} go to the upstream beside ours");
@@ -467,6 +511,11 @@ impl Host {
             return Ok(());
         }
         stream.resume = true;
+        if self.bug(Planted::Hang) {
+            self.stream()?.resume = false;
+            return Ok(());
+        }
+        let stream = self.stream()?;
         // From now on every setter is refused.
         stream.headers_sent = true;
         Ok(())
@@ -527,6 +576,13 @@ impl Host {
         body: &[u8],
         timeout: u32,
     ) -> Reply<u32> {
+        if self.bug(Planted::Panic) {
+            return trap("panicked: a planted bug");
+        }
+        if !self.is_envoy() && self.bug(Planted::Hang) {
+            self.next_token += 1;
+            return Ok(self.next_token);
+        }
         let call = "proxy_http_call";
         let complete = [":method", ":path", ":authority"].map(|n| headers.get(n).is_some());
         for name in [":path", ":authority"] {
@@ -703,3 +759,6 @@ fn is_host_and_port(upstream: &str) -> bool {
         !host.is_empty() && !host.contains(' ') && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ mod stream;
 mod vm;
 
 pub use calls::{Call, Ending};
-pub use gateway::{Gateway, Settings, StreamId};
+pub use gateway::{Gateway, Planted, Settings, StreamId};
 pub use headers::Headers;
 pub use host::{Dialect, Level, LogLine, Violation};
 pub use stream::{Answer, Outcome, Request, Response, Sent};

@@ -73,6 +73,8 @@ pub struct Sent {
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
+    /// When, in milliseconds.
+    pub time: u64,
 }
 
 /// What the client got.

@@ -190,6 +190,78 @@ fn a_header_sent_twice_is_refused_where_the_host_would_send_both() {
     assert_eq!(world.upstream(id, "x-key"), ["pl4nted-open-1", "other"]);
 }
 
+/// Found by simulation: the value that may serve while it is renewed was there, the request went on, and
+/// its own call for the renewal would have taken Kong's worker down.
+#[test]
+fn a_stale_value_serves_without_a_call_of_the_request() {
+    for dialect in BOTH {
+        let mut world = World::resolving(dialect, json!({ "ttl": 10 }));
+        world.get(0, &[("x-key", "{vault://azure/open-1}")]);
+        world.answer_all();
+        world.gateway.advance(12_000);
+        world.answer_all();
+        let id = world.get(1, &[("x-key", "{vault://azure/open-1}")]);
+        assert_eq!(
+            world.upstream(id, "x-key"),
+            ["pl4nted-open-1"],
+            "{dialect:?}"
+        );
+    }
+}
+
+/// Found by simulation: the request was resumed before it was held.
+#[test]
+fn one_reference_twice_in_a_request() {
+    for dialect in BOTH {
+        let mut world = World::resolving(dialect, json!({ "ttl": 10 }));
+        let twice = [
+            ("x-key", "{vault://azure/open-1}"),
+            ("x-other", "{vault://azure/open-1}"),
+        ];
+        let first = world.get(0, &twice);
+        world.answer_all();
+        world.gateway.advance(12_000);
+        let second = world.get(1, &twice);
+        world.answer_all();
+        for id in [first, second] {
+            assert_eq!(
+                world.upstream(id, "x-other"),
+                ["pl4nted-open-1"],
+                "{dialect:?}"
+            );
+        }
+    }
+}
+
+/// The same traffic again and again leaves nothing behind.
+#[test]
+fn memory_comes_back_to_its_level() {
+    for dialect in BOTH {
+        let mut world = World::resolving(dialect, json!({ "ttl": 5 }));
+        let mut levels = Vec::new();
+        for _ in 0..4 {
+            for n in 0..1500 {
+                let reference = format!("a {{vault://azure/open-{}}} z", n % 3 + 1);
+                let id = world.get(
+                    n % 2,
+                    &[
+                        ("x-key", &reference),
+                        ("x-other", "{vault://azure/open-no}"),
+                    ],
+                );
+                if n % 5 == 0 {
+                    world.gateway.client_leaves(id);
+                }
+                world.gateway.advance(10);
+                world.answer_all();
+            }
+            world.gateway.forget_finished();
+            levels.push(world.gateway.memory());
+        }
+        assert_eq!(levels[1], levels[3], "{dialect:?}: {levels:?}");
+    }
+}
+
 #[test]
 fn what_is_lost_from_shared_data_is_fetched_anew() {
     for dialect in BOTH {

@@ -188,7 +188,7 @@ fn judge(found: &Found, clusters: &Clusters, options: &Options<'_>, report: &mut
     if let Some(line) = found.shares_vm {
         report.warning(
             line,
-            "has no vm_id of its own: other Wasm filters without one can read its tokens and secrets; set vm_id: azure_key_vault",
+            "has no vm_id of its own: other Wasm filters without one share its shared data; set vm_id: azure_key_vault",
         );
     }
     match found.on_crash {

@@ -1,0 +1,182 @@
+//! Exactly what a request costs: host calls by name, and Wasm instructions. Nobody slows the filter down
+//! unseen: a cost that grows fails here, with the table of all of them.
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use proxy_wasm_host::{Cost, Dialect, Request};
+use serde_json::{Value, json};
+use world::World;
+
+/// Of the instructions: compilers differ a little, slower code more.
+const HEADROOM: f64 = 1.10;
+
+const TWELVE: [(&str, &str); 12] = [
+    ("user-agent", "curl/8.5.0"),
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip, deflate, br"),
+    ("accept-language", "en-GB,en;q=0.9"),
+    ("cache-control", "no-cache"),
+    (
+        "cookie",
+        "session=0123456789abcdef0123456789abcdef; theme=dark",
+    ),
+    ("x-request-id", "b6c7f1f0-6f0e-4f0a-9f62-0a8f5d5d4e11"),
+    ("x-forwarded-for", "192.0.2.7"),
+    ("x-forwarded-proto", "https"),
+    (
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+    ("referer", "https://app.example.test/orders/4711"),
+    ("x-tenant", "blue"),
+];
+
+struct Path {
+    name: &'static str,
+    request: Value,
+    headers: Vec<(&'static str, &'static str)>,
+    /// The most instructions.
+    fuel: u64,
+    calls: &'static [(&'static str, u64)],
+}
+
+fn paths() -> Vec<Path> {
+    let with = |name, value| {
+        let mut headers = TWELVE.to_vec();
+        headers[11] = (name, value);
+        headers
+    };
+    vec![
+        Path {
+            name: "nothing configured",
+            request: json!({}),
+            headers: TWELVE.to_vec(),
+            fuel: 1_560,
+            calls: &[],
+        },
+        Path {
+            name: "resolve headers *, 12 headers, no reference",
+            request: json!({ "resolve": { "headers": ["*"], "allow": ["*"] } }),
+            headers: TWELVE.to_vec(),
+            fuel: 3_800,
+            calls: &[("proxy_get_header_map_pairs", 1)],
+        },
+        Path {
+            name: "cached set of one header",
+            request: json!({ "set": { "headers": { "x-key": "{vault://azure/db}" } } }),
+            headers: TWELVE.to_vec(),
+            fuel: 1_720,
+            calls: &[
+                ("proxy_get_current_time_nanoseconds", 1),
+                ("proxy_replace_header_map_value", 1),
+            ],
+        },
+        Path {
+            name: "cached resolve of one header among 12",
+            request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
+            headers: with("x-key", "{vault://azure/open-1}"),
+            fuel: 34_000,
+            calls: &[
+                ("proxy_get_current_time_nanoseconds", 2),
+                ("proxy_get_header_map_pairs", 1),
+                ("proxy_replace_header_map_value", 1),
+            ],
+        },
+        Path {
+            name: "a reference that is not allowed",
+            request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
+            headers: with("x-key", "{vault://azure/closed}"),
+            fuel: 28_500,
+            calls: &[("proxy_get_header_map_pairs", 1)],
+        },
+        Path {
+            name: "query listed, no reference in it",
+            request: json!({ "resolve": { "query": ["key"], "allow": ["azure/open-*"] } }),
+            headers: TWELVE.to_vec(),
+            fuel: 4_450,
+            calls: &[("proxy_get_header_map_pairs", 1)],
+        },
+    ]
+}
+
+fn cost(path: &Path) -> Cost {
+    let mut world = World::with(
+        Dialect::Envoy,
+        json!({}),
+        path.request.clone(),
+        |settings| settings.workers = 1,
+    );
+    world.warm();
+    // What is needed is cached by then, and the allocator has its blocks.
+    for _ in 0..20 {
+        world
+            .gateway
+            .request(0, Request::get("/orders?id=4711", &path.headers));
+        world.answer_all();
+    }
+    world.gateway.take_cost();
+    world
+        .gateway
+        .request(0, Request::get("/orders?id=4711", &path.headers));
+    world.gateway.take_cost()
+}
+
+#[test]
+fn no_request_costs_more_than_it_did() {
+    let mut table = String::new();
+    let mut grown = Vec::new();
+    for path in paths() {
+        let cost = cost(&path);
+        let expected: BTreeMap<&str, u64> = path.calls.iter().copied().collect();
+        table.push_str(&format!(
+            "{:>8} instructions, {:?}: {}\n",
+            cost.fuel, cost.host_calls, path.name
+        ));
+        if cost.host_calls != expected || cost.fuel as f64 > path.fuel as f64 * HEADROOM {
+            grown.push(path.name);
+        }
+    }
+    println!("{table}");
+    assert!(grown.is_empty(), "{grown:?} cost more:\n{table}");
+}
+
+/// What a worker pays for a secret that another one fetched: sealed by a client secret, and not sealed
+/// for a machine identity.
+#[test]
+fn the_price_of_sealing_is_known() {
+    let mut prices = Vec::new();
+    for vault in [
+        json!({}),
+        json!({ "tenant_id": null, "client_id": null, "identity": "managed_identity", "identity_cluster": "managed_identity" }),
+    ] {
+        let mut world = World::with(
+            Dialect::Envoy,
+            vault.clone(),
+            world::resolve(),
+            |settings| {
+                if vault != json!({}) {
+                    settings.environment.clear();
+                }
+            },
+        );
+        world.get(0, &[("x-key", "{vault://azure/open-1}")]);
+        world.answer_all();
+        world.gateway.take_cost();
+        let id = world.get(1, &[("x-key", "{vault://azure/open-1}")]);
+        prices.push(world.gateway.take_cost().fuel);
+        assert_eq!(world.upstream(id, "x-key"), ["pl4nted-open-1"]);
+        // A machine identity has nothing to seal with.
+        if prices.len() == 2 {
+            world.azure = world::emulated();
+            world.forgive_unsealed();
+        }
+    }
+    println!(
+        "adopting a secret: {} instructions sealed, {} not sealed",
+        prices[0], prices[1]
+    );
+    assert!(prices[0] > prices[1], "{prices:?}");
+    assert!(prices[0] < 400_000, "{prices:?}");
+}
