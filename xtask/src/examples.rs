@@ -22,6 +22,8 @@ use crate::document::{Node, read};
 mod compose;
 mod kong;
 mod kubernetes;
+mod readme;
+mod workflow;
 
 /// Every secret's value begins with this.
 const MARK: &str = "pl4nted";

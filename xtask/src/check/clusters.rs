@@ -81,9 +81,10 @@ struct Defined {
 /// What is known of a cluster's TLS.
 #[derive(Clone, Debug)]
 enum Tls {
-    /// Nothing: it is made from something else.
+    /// Nothing: what decides it is not in the file.
     Unknown,
-    None,
+    /// There is none, for want of this.
+    Missing(&'static str),
     Some {
         sni: Option<String>,
         checks_issuer: bool,
@@ -118,23 +119,20 @@ impl Clusters {
     /// The clusters in a file.
     pub(crate) fn of(documents: &[Node]) -> Self {
         let mut clusters = Self::default();
-        for document in documents {
-            clusters.add(document);
+        let resources: Vec<&Node> = documents.iter().flat_map(listed).collect();
+        for resource in &resources {
+            match resource.text_at(&["kind"]) {
+                Some("ServiceEntry") => {
+                    clusters
+                        .defined
+                        .extend(of_service_entry(resource, &resources));
+                }
+                Some("HTTPRoute") => clusters.defined.extend(of_http_route(resource, &resources)),
+                Some(_) => clusters.open = true,
+                None => clusters.add_envoys(resource),
+            }
         }
         clusters
-    }
-
-    fn add(&mut self, document: &Node) {
-        match document.text_at(&["kind"]) {
-            Some("List") => {
-                let items = document.get("items").map(Node::items).unwrap_or_default();
-                items.iter().for_each(|item| self.add(item));
-            }
-            Some("ServiceEntry") => self.defined.extend(of_service_entry(document)),
-            Some("HTTPRoute") => self.defined.extend(of_http_route(document)),
-            Some(_) => self.open = true,
-            None => self.add_envoys(document),
-        }
     }
 
     fn add_envoys(&mut self, document: &Node) {
@@ -206,10 +204,10 @@ fn judge_tls(found: &Defined, needed: &Needed) -> Judged {
     let name = &found.name;
     match &found.tls {
         Tls::Unknown => Judged::There(found.line),
-        Tls::None => Judged::Unfit(
+        Tls::Missing(what) => Judged::Unfit(
             found.line,
             format!(
-                "names the cluster {name:?}, which has no TLS (no transport_socket): the token would go out in the clear"
+                "names the cluster {name:?}, which has no TLS ({what}): the token would go out in the clear"
             ),
         ),
         Tls::Some { sni: None, .. } => Judged::Unfit(
@@ -245,7 +243,7 @@ fn judge_tls(found: &Defined, needed: &Needed) -> Judged {
 
 fn tls_of(cluster: &Node) -> Tls {
     let Some(socket) = cluster.at(&["transport_socket", "typed_config"]) else {
-        return Tls::None;
+        return Tls::Missing("no transport_socket");
     };
     let kind = socket.text_at(&["@type"]).unwrap_or_default();
     if !kind.ends_with(".UpstreamTlsContext") {
@@ -283,8 +281,22 @@ fn tls_of(cluster: &Node) -> Tls {
     }
 }
 
+/// The resources of a document: it may be a list of them.
+fn listed(document: &Node) -> Vec<&Node> {
+    if document.text_at(&["kind"]) == Some("List") {
+        let items = document.get("items").map(Node::items);
+        return items.unwrap_or_default().iter().collect();
+    }
+    vec![document]
+}
+
+fn of_kind<'a>(resources: &[&'a Node], kind: &str) -> Vec<&'a Node> {
+    let is = |resource: &&&Node| resource.text_at(&["kind"]) == Some(kind);
+    resources.iter().filter(is).copied().collect()
+}
+
 /// Istio's names for the clusters of a `ServiceEntry`.
-fn of_service_entry(document: &Node) -> Vec<Defined> {
+fn of_service_entry(document: &Node, resources: &[&Node]) -> Vec<Defined> {
     let spec = document.get("spec");
     let list = |name: &str| {
         let list = spec.and_then(|spec| spec.get(name)).map(Node::items);
@@ -300,14 +312,37 @@ fn of_service_entry(document: &Node) -> Vec<Defined> {
         Some(Defined {
             name: format!("outbound|{number}||{}", host.text()?),
             line: host.line,
-            tls: Tls::Unknown,
+            tls: istios_tls(host.text()?, resources),
         })
     });
     defined.collect()
 }
 
+/// The TLS that a `DestinationRule` gives a host. Without any in the file they are elsewhere.
+fn istios_tls(host: &str, resources: &[&Node]) -> Tls {
+    let rules = of_kind(resources, "DestinationRule");
+    if rules.is_empty() {
+        return Tls::Unknown;
+    }
+    let rule = rules
+        .iter()
+        .find(|rule| rule.text_at(&["spec", "host"]) == Some(host));
+    let tls = rule.and_then(|rule| rule.at(&["spec", "trafficPolicy", "tls"]));
+    let mode = tls.and_then(|tls| tls.text_at(&["mode"]));
+    let (Some(tls), Some("SIMPLE" | "MUTUAL")) = (tls, mode) else {
+        return Tls::Missing("no DestinationRule with tls mode SIMPLE for its host");
+    };
+    let skips = tls.get("insecureSkipVerify");
+    Tls::Some {
+        // Without one, Istio takes the call's host.
+        sni: Some(tls.text_at(&["sni"]).unwrap_or(host).to_owned()),
+        checks_issuer: !skips.is_some_and(|skips| skips.value() == true),
+        checks_name: tls.get("subjectAltNames").is_some(),
+    }
+}
+
 /// Envoy Gateway's names for the clusters of a route.
-fn of_http_route(document: &Node) -> Vec<Defined> {
+fn of_http_route(document: &Node, resources: &[&Node]) -> Vec<Defined> {
     let name = document.text_at(&["metadata", "name"]).unwrap_or_default();
     let namespace = document
         .text_at(&["metadata", "namespace"])
@@ -318,7 +353,36 @@ fn of_http_route(document: &Node) -> Vec<Defined> {
         .map(|(index, rule)| Defined {
             name: format!("httproute/{namespace}/{name}/rule/{index}"),
             line: rule.line,
-            tls: Tls::Unknown,
+            tls: gateways_tls(rule, resources),
         })
         .collect()
+}
+
+/// The TLS that a `BackendTLSPolicy`, or the `Backend` itself, gives what a rule leads to.
+fn gateways_tls(rule: &Node, resources: &[&Node]) -> Tls {
+    let first = rule.get("backendRefs").and_then(|all| all.items().first());
+    let backend = first.and_then(|reference| reference.text_at(&["name"]));
+    let policies = of_kind(resources, "BackendTLSPolicy");
+    let policy = policies.iter().find(|policy| {
+        let targets = policy.at(&["spec", "targetRefs"]).map(Node::items);
+        let mut targets = targets.unwrap_or_default().iter();
+        targets.any(|target| target.text_at(&["name"]) == backend)
+    });
+    let validation = policy.and_then(|policy| policy.at(&["spec", "validation"]));
+    if let Some(validation) = validation {
+        return Tls::Some {
+            sni: validation.text_at(&["hostname"]).map(ToOwned::to_owned),
+            checks_issuer: true,
+            checks_name: true,
+        };
+    }
+    let backends = of_kind(resources, "Backend");
+    let found = backends
+        .iter()
+        .find(|one| one.text_at(&["metadata", "name"]) == backend);
+    match found {
+        None => Tls::Unknown,
+        Some(found) if found.at(&["spec", "tls"]).is_some() || policies.is_empty() => Tls::Unknown,
+        Some(_) => Tls::Missing("no BackendTLSPolicy for its Backend"),
+    }
 }

@@ -30,8 +30,12 @@ pub(crate) struct Found {
     pub(crate) passed: Passed,
     /// The configuration, with the lines of the file.
     pub(crate) configuration: Result<Node, Unreadable>,
+    /// Whether it is JSON in a text, which gateways hand on as it is.
+    pub(crate) is_text: bool,
     /// What happens when the filter crashes, as far as the file says.
     pub(crate) on_crash: OnCrash,
+    /// The line of an Envoy filter that has no `vm_id` of its own.
+    pub(crate) shares_vm: Option<usize>,
 }
 
 /// What a gateway does when a filter has crashed.
@@ -48,16 +52,7 @@ pub(crate) enum OnCrash {
 /// The filter's names: Kong's is the file's, others are free.
 const NAMES: [&str; 3] = ["azure_key_vault", "azure-key-vault", "azurekeyvault"];
 /// The fields that only a configuration of this filter has at its top.
-const OURS: [&str; 8] = [
-    "vaults",
-    "request",
-    "response",
-    "on_error",
-    "shared_data",
-    "max_body_bytes",
-    "max_fetches_per_second",
-    "max_fetches_in_flight",
-];
+const OURS: [&str; 5] = ["vaults", "request", "response", "on_error", "shared_data"];
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// Every configuration of the filter in these documents.
@@ -72,7 +67,9 @@ pub(crate) fn find(documents: &[Node]) -> Vec<Found> {
             place: "the filter's configuration".into(),
             passed: Passed::Unknown,
             configuration: Ok(document.clone()),
+            is_text: false,
             on_crash: OnCrash::Fine,
+            shares_vm: None,
         });
     }
     found
@@ -204,11 +201,14 @@ fn in_wasm_plugin(document: &Node) -> Option<Found> {
         place: format!("WasmPlugin {}", name_of(document)),
         passed: Passed::exactly(passed.0, passed.1),
         configuration: of(spec, config),
+        is_text: false,
         on_crash: match strategy.and_then(Node::text) {
             Some("FAIL_RELOAD") => OnCrash::Fine,
             Some("FAIL_OPEN") => OnCrash::Open(strategy.map_or(spec.line, |node| node.line)),
             _ => OnCrash::Dead(strategy.map_or(spec.line, |node| node.line)),
         },
+        // Istio has none to choose.
+        shares_vm: None,
     })
 }
 
@@ -232,10 +232,12 @@ fn in_extension_policy(document: &Node) -> Vec<Found> {
             place: format!("EnvoyExtensionPolicy {}", name_of(document)),
             passed: Passed::exactly(texts(wasm.at(&["env", "hostKeys"])), Vec::new()),
             configuration: of(wasm, config),
+            is_text: false,
             on_crash: match fail_open {
                 Some(node) if open => OnCrash::Open(node.line),
                 _ => OnCrash::Fine,
             },
+            shares_vm: None,
         })
     });
     found.collect()
@@ -299,7 +301,9 @@ fn kong_filter(filter: &Node, place: String) -> Option<Found> {
         place,
         passed: Passed::Unknown,
         configuration: of(filter, config),
+        is_text: config.is_some_and(|config| config.text().is_some()),
         on_crash: OnCrash::Fine,
+        shares_vm: None,
     })
 }
 
@@ -368,7 +372,15 @@ fn envoy_filter(config: &Node) -> Option<Found> {
         ),
         passed: Passed::exactly(texts(host), values.collect()),
         configuration: of(config, value),
+        is_text: value.is_some_and(|value| value.text().is_some()),
         on_crash: envoys_crash(config),
+        shares_vm: match vm
+            .and_then(|vm| either(vm, "vm_id", "vmId"))
+            .and_then(Node::text)
+        {
+            None | Some("") => Some(vm.map_or(config.line, |vm| vm.line)),
+            Some(_) => None,
+        },
     })
 }
 

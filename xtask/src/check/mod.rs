@@ -18,7 +18,7 @@ use self::clusters::{Clusters, Judged, Needed};
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
 pub(crate) use self::find::{Found, Host, OnCrash, find};
-use crate::document::{Node, read};
+use crate::document::{Content, Node, read};
 
 /// How a check is done.
 pub(crate) struct Options<'a> {
@@ -182,6 +182,15 @@ fn judge(found: &Found, clusters: &Clusters, options: &Options<'_>, report: &mut
             }
         }
     }
+    if found.host == Host::Kong && !found.is_text {
+        empty_lists(node, "", report);
+    }
+    if let Some(line) = found.shares_vm {
+        report.warning(
+            line,
+            "has no vm_id of its own: other Wasm filters without one share its shared data; set vm_id: azure_key_vault",
+        );
+    }
     match found.on_crash {
         OnCrash::Fine => {}
         OnCrash::Dead(line) => report.warning(
@@ -192,6 +201,23 @@ fn judge(found: &Found, clusters: &Clusters, options: &Options<'_>, report: &mut
             line,
             "a filter that has crashed or is missing would let references through to the upstream; take FAIL_RELOAD or fail closed",
         ),
+    }
+}
+
+/// Kong's JSON library writes an empty list as an empty object. (In a text it does not read it.)
+fn empty_lists(node: &Node, path: &str, report: &mut Report) {
+    if node.content == Content::List(Vec::new()) {
+        let message = format!(
+            "{path}: is an empty list, which Kong hands on as an object, and the filter would refuse; leave it out"
+        );
+        report.error(node.line, &message);
+    }
+    for (name, field) in node.fields() {
+        let dot = if path.is_empty() { "" } else { "." };
+        empty_lists(field, &format!("{path}{dot}{name}"), report);
+    }
+    for (index, item) in node.items().iter().enumerate() {
+        empty_lists(item, &format!("{path}[{index}]"), report);
     }
 }
 

@@ -33,6 +33,10 @@ pub(crate) fn summarize(
         lines.push(("clients", "may use nothing".into()));
     }
     lines.extend(clients.into_iter().map(|line| ("clients", line)));
+    if config.redact {
+        let text = "values that a request got, in its response";
+        lines.push(("masked", text.into()));
+    }
     let on_error = match config.on_error {
         OnError::Deny => "deny: 503, nothing is sent on",
         OnError::Remove => "remove: it is sent on without it",
