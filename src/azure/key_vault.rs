@@ -359,7 +359,7 @@ mod tests {
         );
         assert_eq!(
             request.path,
-            "/secrets/db/0123456789abcdef0123456789abcdef?api-version=7.4"
+            "/secrets/db/0123456789abcdef0123456789abcdef?api-version=7.6"
         );
         assert_eq!(request.authority, "v.vault.azure.net");
         assert_eq!(request.cluster, "key_vault");

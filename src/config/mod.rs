@@ -25,8 +25,9 @@ use crate::time::Span;
 const MAX_TTL: f64 = 1e8;
 /// The prefix of the vault that the environment makes: the name of Kong's strategy.
 const ENVIRONMENTS: &str = "azure";
-/// Served by every Key Vault; newer ones change nothing for reading secrets.
-const DEFAULT_API_VERSION: &str = "7.4";
+/// The last one of the numbered ones, which every Key Vault serves; the dated ones since then change
+/// nothing for reading secrets.
+const DEFAULT_API_VERSION: &str = "7.6";
 
 /// A configuration that was checked as a whole.
 #[derive(Clone, Debug)]

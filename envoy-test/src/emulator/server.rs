@@ -238,7 +238,7 @@ mod tests {
     fn ask(server: &Server) -> Vec<u8> {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(server.plain).unwrap();
-        let request = b"GET /secrets/db?api-version=7.4 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let request = b"GET /secrets/db?api-version=7.6 HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(request).unwrap();
         let mut bytes = Vec::new();
         // A reset is a cut too.

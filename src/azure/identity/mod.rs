@@ -334,7 +334,7 @@ fn challenge_request(uri: &HttpsUri, cluster: &str, at: &Circumstances<'_>) -> H
         scheme: Scheme::Https,
         method: "GET",
         authority: uri.authority(),
-        path: "/secrets?api-version=7.4".to_owned(),
+        path: "/secrets?api-version=7.6".to_owned(),
         headers: vec![
             ("accept", "application/json".to_owned().into()),
             ("x-ms-client-request-id", at.id.to_owned().into()),

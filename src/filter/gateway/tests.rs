@@ -235,7 +235,7 @@ impl World {
     fn value(&mut self, context: u32, name: &str, value: &str) {
         assert_eq!(
             self.host.calls.borrow()[0].1,
-            format!("/secrets/{name}?api-version=7.4")
+            format!("/secrets/{name}?api-version=7.6")
         );
         self.answer(
             context,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use proxy_wasm_host::{Cost, Dialect, Request};
 use serde_json::{Value, json};
-use world::World;
+use world::{World, say};
 
 /// Of the instructions: compilers differ a little, slower code more.
 const HEADROOM: f64 = 1.10;
@@ -138,7 +138,7 @@ fn no_request_costs_more_than_it_did() {
             grown.push(path.name);
         }
     }
-    println!("{table}");
+    say(&table);
     assert!(grown.is_empty(), "{grown:?} cost more:\n{table}");
 }
 
@@ -173,10 +173,10 @@ fn the_price_of_sealing_is_known() {
             world.forgive_unsealed();
         }
     }
-    println!(
+    say(&format!(
         "adopting a secret: {} instructions sealed, {} not sealed",
         prices[0], prices[1]
-    );
+    ));
     assert!(prices[0] > prices[1], "{prices:?}");
     assert!(prices[0] < 400_000, "{prices:?}");
 }

@@ -114,6 +114,7 @@ fn answers_that_break_are_failures_and_never_a_panic() {
             Ending::Cut(cut),
             Ending::Answer(Response::new(200, &[], b"")),
             Ending::Answer(Response::new(0, &[], b"x")),
+            Ending::Answer(Response::new(500, &[(":status", "200")], b"{}")),
             Ending::Answer(Response::new(
                 200,
                 &[("x", "1"), ("x", "2")],

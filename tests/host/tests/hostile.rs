@@ -6,7 +6,7 @@ mod world;
 
 use proxy_wasm_host::{Dialect, Outcome, Request};
 use serde_json::{Value, json};
-use world::{BOTH, MARK, World};
+use world::{BOTH, MARK, World, say};
 
 /// The least number of inputs for each dialect.
 const INPUTS: usize = 250;
@@ -218,7 +218,7 @@ fn no_spelling_gets_round_the_list() {
         }
         assert_eq!(world.azure.secret_calls("closed"), 0, "{dialect:?}");
         assert!(inputs >= INPUTS, "{inputs}");
-        println!("{dialect:?}: {inputs} hostile spellings");
+        say(&format!("{dialect:?}: {inputs} hostile spellings"));
         world.check();
     }
 }
@@ -284,7 +284,9 @@ fn no_value_breaks_out_of_its_place() {
             0,
             "a value is not read for references"
         );
-        println!("{dialect:?}: {inputs} values that would break out");
+        say(&format!(
+            "{dialect:?}: {inputs} values that would break out"
+        ));
     }
 }
 

@@ -56,14 +56,14 @@ fn tokens_are_for_those_who_know_the_secret() {
 fn secrets_need_a_good_token() {
     let (azure, token) = azure();
     azure.set_secret("db", "v1");
-    let reply = ask(&azure, "GET", "/secrets/db?api-version=7.4", "nonsense", "");
+    let reply = ask(&azure, "GET", "/secrets/db?api-version=7.6", "nonsense", "");
     assert_eq!(reply.response.status(), 401);
     assert!(reply.response.headers().contains_key("www-authenticate"));
     assert_eq!(
         json(&ask(
             &azure,
             "GET",
-            "/secrets/DB/?api-version=7.4",
+            "/secrets/DB/?api-version=7.6",
             &token,
             ""
         ))["value"],
@@ -71,7 +71,7 @@ fn secrets_need_a_good_token() {
     );
     azure.revoke_tokens();
     assert_eq!(
-        ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "")
+        ask(&azure, "GET", "/secrets/db?api-version=7.6", &token, "")
             .response
             .status(),
         401
@@ -86,9 +86,9 @@ fn errors_are_key_vaults() {
     azure.update_secret("off", &json!({"attributes": {"enabled": false}}));
     azure.deny_secret("forbidden");
     for (uri, status, code) in [
-        ("/secrets/none?api-version=7.4", 404, "SecretNotFound"),
-        ("/secrets/off?api-version=7.4", 403, "Forbidden"),
-        ("/secrets/forbidden?api-version=7.4", 403, "Forbidden"),
+        ("/secrets/none?api-version=7.6", 404, "SecretNotFound"),
+        ("/secrets/off?api-version=7.6", 403, "Forbidden"),
+        ("/secrets/forbidden?api-version=7.6", 403, "Forbidden"),
         ("/secrets/off", 400, "BadParameter"),
     ] {
         let reply = ask(&azure, "GET", uri, &token, "");
@@ -106,7 +106,7 @@ fn versions_come_in_pages() {
     let page = json(&ask(
         &azure,
         "GET",
-        "/secrets/db/versions?api-version=7.4&maxresults=2",
+        "/secrets/db/versions?api-version=7.6&maxresults=2",
         &token,
         "",
     ));
@@ -126,11 +126,11 @@ fn faults_last_as_long_as_asked() {
     let (azure, token) = azure();
     azure.set_secret("db", "v1");
     azure.fail_times(Endpoint::Secrets, Fault::Throttle("7".into()), 1);
-    let reply = ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "");
+    let reply = ask(&azure, "GET", "/secrets/db?api-version=7.6", &token, "");
     assert_eq!(reply.response.status(), 429);
     assert_eq!(reply.response.headers()["retry-after"], "7");
     assert_eq!(
-        ask(&azure, "GET", "/secrets/db?api-version=7.4", &token, "")
+        ask(&azure, "GET", "/secrets/db?api-version=7.6", &token, "")
             .response
             .status(),
         200
@@ -155,7 +155,7 @@ fn a_fault_with_latency_and_times() {
         body: "<html>".into(),
     };
     azure.fail(Endpoint::Secrets, fault).times(2);
-    let uri = "/secrets/db?api-version=7.4";
+    let uri = "/secrets/db?api-version=7.6";
     for _ in 0..2 {
         let reply = ask(&azure, "GET", uri, &token, "");
         assert_eq!(reply.response.status(), 418);
@@ -173,8 +173,8 @@ fn access_is_by_application() {
     azure.set_secret("db", "v1");
     azure.set_secret("other", "v1");
     azure.allow_only("c", &["DB"]);
-    assert_eq!(status(&azure, "/secrets/db?api-version=7.4", &token), 200);
-    let reply = ask(&azure, "GET", "/secrets/Other?api-version=7.4", &token, "");
+    assert_eq!(status(&azure, "/secrets/db?api-version=7.6", &token), 200);
+    let reply = ask(&azure, "GET", "/secrets/Other?api-version=7.6", &token, "");
     assert_eq!(reply.response.status(), 403);
     let code = &json(&reply)["error"]["innererror"]["code"];
     assert_eq!(*code, "ForbiddenByPolicy");
@@ -183,9 +183,9 @@ fn access_is_by_application() {
 #[test]
 fn what_is_malformed_is_a_bad_parameter() {
     let (azure, token) = azure();
-    let long = format!("/secrets/{}?api-version=7.4", "a".repeat(128));
+    let long = format!("/secrets/{}?api-version=7.6", "a".repeat(128));
     for uri in [
-        "/secrets/a_b?api-version=7.4",
+        "/secrets/a_b?api-version=7.6",
         "/secrets/db?api-version=nonsense",
         "/secrets/db?api-version=",
         "/secrets/db",
@@ -205,8 +205,8 @@ fn calls_are_counted_by_kind_and_name() {
     let (azure, token) = azure();
     azure.reset_calls();
     for uri in [
-        "/secrets/db?api-version=7.4",
-        "/secrets/DB/abc?api-version=7.4",
+        "/secrets/db?api-version=7.6",
+        "/secrets/DB/abc?api-version=7.6",
     ] {
         assert_eq!(status(&azure, uri, &token), 404);
     }
@@ -227,7 +227,7 @@ fn the_longest_life_does_not_overflow() {
     assert_eq!(body["expires_in"], u64::MAX);
     assert_eq!(body["refresh_in"], 7);
     let token = body["access_token"].as_str().unwrap();
-    assert_eq!(status(&azure, "/secrets/db?api-version=7.4", token), 404);
+    assert_eq!(status(&azure, "/secrets/db?api-version=7.6", token), 404);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn lists_come_in_pages_that_end() {
     for n in 0..3 {
         azure.set_secret(&format!("s{n}"), "v");
     }
-    let mut uri = "/secrets?api-version=7.4&maxresults=0".to_owned();
+    let mut uri = "/secrets?api-version=7.6&maxresults=0".to_owned();
     let mut names = 0;
     for _ in 0..9 {
         let page = json(&ask(&azure, "GET", &uri, &token, ""));

@@ -7,6 +7,7 @@
     reason = "each test file uses a part of it"
 )]
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -85,6 +86,11 @@ pub fn emulated() -> Azure {
         &format!(r#"{{"user":"{MARK}-user","n":5,"q":"{MARK}\"\\quote"}}"#),
     );
     azure
+}
+
+/// A line for whoever reads the output of the tests, also of those that pass.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 impl World {
