@@ -73,6 +73,8 @@ impl<'p> Fields<'p> {
 
     /// The path of one of this object's fields.
     pub(super) fn path(&self, name: &str) -> String {
+        // JSON has a field without a name; a path without one would be nowhere.
+        let name = if name.is_empty() { "\"\"" } else { name };
         if self.path.is_empty() {
             name.to_owned()
         } else {

@@ -121,6 +121,16 @@ fn what_is_not_an_object_is_said_without_being_shown() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn a_field_without_a_name_has_a_path() {
+    let problems = parse(&format!(r#"{{"vaults":[{VAULT}],"":1}}"#), &with_secret).unwrap_err();
+    assert!(
+        problems[0].starts_with("\"\": is not a known field"),
+        "{problems:?}"
+    );
+}
+
 #[test]
 fn two_vaults_need_two_prefixes() {
     let problems = parse(&format!(r#"{{"vaults":[{VAULT},{VAULT}]}}"#), &with_secret).unwrap_err();
