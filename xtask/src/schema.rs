@@ -73,8 +73,6 @@ const HTTP: Shape = Shape::Like(r"^https?://[A-Za-z0-9-]");
 const SECONDS: Shape = Shape::Number(0, 100_000_000);
 /// RFC 9110, section 5.6.2; `*` is one of its characters, and stands for any run of them in a pattern.
 const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
-/// Of other types the reader does not know how a value has to be written.
-const MEDIA_TYPE: &str = r"^([Aa]pplication/(json|x-www-form-urlencoded|.*\+json)|[Tt]ext/plain)$";
 const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
 
 #[rustfmt::skip]
@@ -82,10 +80,10 @@ const ROOT: &[Field] = &[
     field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
     field("request", Shape::Object(REQUEST), "What is done to requests."),
     field("response", Shape::Object(RESPONSE), "What is done to responses."),
-    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
-    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused; 1048576 by default."),
-    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches in a second that clients' references may cause in one worker; 50 by default."),
+    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413; 1048576 by default."),
+    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; 50 by default."),
     field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time; 100 by default."),
+    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
 ];
 
@@ -135,57 +133,54 @@ const CONFIG: &[Field] = &[
 
 #[rustfmt::skip]
 const REQUEST: &[Field] = &[
-    field("set", Shape::Object(SET), "What the operator sets; it replaces what the client sent, and its secrets are fetched ahead."),
-    field("resolve", Shape::Object(RESOLVE), "References that arrive in the traffic: only in these places, and only to these secrets."),
+    field("set", Shape::Object(REQUEST_SET), "What the operator sets; it replaces what the client sent, and its secrets are fetched ahead."),
+    field("resolve", Shape::Object(REQUEST_RESOLVE), "References that arrive in requests: only in these places, and only to these secrets."),
 ];
 
 #[rustfmt::skip]
 const RESPONSE: &[Field] = &[
-    field("set", Shape::Object(RESPONSE_SET), "What the operator sets."),
+    field("set", Shape::Object(RESPONSE_SET), "What the operator sets; it replaces what the upstream sent."),
     field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
-    field("redact", Shape::Boolean, "Mask values that a request got where the upstream sends them back."),
+    field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back."),
 ];
 
-const SET: &[Field] = &[
-    SET_HEADERS,
-    field(
-        "query",
-        Shape::Parameters,
-        "Names of query parameters, and texts with references.",
-    ),
-];
-const RESOLVE: &[Field] = &[
-    HEADERS,
-    field(
-        "query",
-        Shape::Texts,
-        "Names of query parameters; * stands for any run of characters.",
-    ),
-    BODY,
-    ALLOW,
-];
-const RESPONSE_SET: &[Field] = &[SET_HEADERS];
-const RESPONSE_RESOLVE: &[Field] = &[HEADERS, BODY, ALLOW];
 const SET_HEADERS: Field = field(
     "headers",
     Shape::Headers,
     "Header names, and texts with references.",
 );
-const HEADERS: Field = field(
+const RESOLVE_HEADERS: Field = field(
     "headers",
     Shape::TextsLike(HEADER_NAME),
     "Header names; * stands for any run of characters.",
 );
-const BODY: Field = field(
+const RESOLVE_BODY: Field = field(
     "body",
-    Shape::TextsLike(MEDIA_TYPE),
-    "Media types: application/json, application/*+json, application/x-www-form-urlencoded, text/plain.",
+    Shape::TextsLike("^[^/]+/[^/]+$"),
+    "Media types: application/json, application/x-www-form-urlencoded, text/plain, or one that ends with +json.",
 );
 const ALLOW: Field = field(
     "allow",
     Shape::TextsLike(ALLOWED),
     "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything.",
 );
+
+#[rustfmt::skip]
+const REQUEST_SET: &[Field] = &[
+    SET_HEADERS,
+    field("query", Shape::Parameters, "Names of query parameters, and texts with references."),
+];
+
+#[rustfmt::skip]
+const REQUEST_RESOLVE: &[Field] = &[
+    RESOLVE_HEADERS,
+    field("query", Shape::Texts, "Names of query parameters; * stands for any run of characters."),
+    RESOLVE_BODY,
+    ALLOW,
+];
+
+const RESPONSE_SET: &[Field] = &[SET_HEADERS];
+const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
 /// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
 /// captures, the part of the name that goes and the label's value. None until the filter has metrics. (As
