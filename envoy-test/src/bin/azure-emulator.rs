@@ -23,7 +23,7 @@ struct Arguments {
     /// Where to write the certificate of the emulator's authority.
     #[arg(long, default_value = "emulator-ca.pem")]
     ca: PathBuf,
-    /// A JSON object of secrets' names and values to begin with; `VAULT/NAME` is in https://VAULT.vault.azure.net.
+    /// A JSON object of secrets' names and values to begin with; `VAULT/NAME` is in `https://VAULT.vault.azure.net`.
     #[arg(long)]
     seed: Option<PathBuf>,
     /// The tenant of the one app registration there is.

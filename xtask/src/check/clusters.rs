@@ -26,7 +26,7 @@ impl Needed {
     }
 }
 
-/// The clusters of a configuration, each once. `paths` says where a vault's settings are.
+/// The clusters of a configuration, each once.
 pub(crate) fn needed(config: &Config) -> Vec<Needed> {
     let mut needed: Vec<Needed> = Vec::new();
     for (index, vault) in config.vaults.iter().enumerate() {
