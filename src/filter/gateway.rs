@@ -1,5 +1,5 @@
 //! One configured filter in one VM (a root context): its requests, those that are parked, and the calls
-//! it makes. It carries out what [`request`] and the resolver decide.
+//! it makes. It carries out what [`place`] and the resolver decide.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
