@@ -760,7 +760,7 @@ impl Ready {
                 self.apply(&parked, edits, host);
                 return Flow::Continue;
             }
-            Verdict::Deny(denial) => return self.deny(context, &denial, host),
+            Verdict::Deny(denial) => return self.deny_at(parked.stage, context, &denial, host),
             Verdict::Wait(wants) => wants,
         };
         let todo = self.fetch(context, &wants, host);
@@ -781,9 +781,9 @@ impl Ready {
             }
             Verdict::Deny(denial) => {
                 self.resolver.forget(context);
-                self.deny(context, &denial, host)
+                self.deny_at(parked.stage, context, &denial, host)
             }
-            Verdict::Wait(_) => self.deny(context, &gave_up(), host),
+            Verdict::Wait(_) => self.deny_at(parked.stage, context, &gave_up(), host),
         };
         self.wake(root, woken, host, calls);
         flow
@@ -803,6 +803,15 @@ impl Ready {
         for edit in &parked.fixed {
             apply(host, parked.stage, edit.clone());
         }
+    }
+
+    /// Answers the request from here; in place of a response that has come, its length goes first: WasmX
+    /// would keep it, and the client would wait for the rest.
+    fn deny_at(&mut self, stage: Stage, context: u32, denial: &Denial, host: &impl Host) -> Flow {
+        if host.dialect() == Dialect::WasmX && stage == Stage::ResponseHeaders {
+            let _ = host.remove_header(Map::Response, b"content-length");
+        }
+        self.deny(context, denial, host)
     }
 
     /// Answers the request from here.

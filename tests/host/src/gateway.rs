@@ -518,7 +518,8 @@ impl Gateway {
             if phase == Phase::Done {
                 return;
             }
-            if let Some(local) = local {
+            if let Some(mut local) = local {
+                self.keep_length(worker, context, phase, &mut local);
                 return self.respond(worker, context, local);
             }
             if waits {
@@ -554,6 +555,23 @@ impl Gateway {
                 }
                 Phase::Done => return,
             }
+        }
+    }
+
+    /// WasmX keeps the upstream's content-length when a response is replaced (wasmx.md, section 11): the
+    /// client waits for what does not come.
+    fn keep_length(&self, worker: usize, context: u32, phase: Phase, local: &mut Answer) {
+        if self.dialect() != Dialect::Wasmx || phase != Phase::ResponseHeaders {
+            return;
+        }
+        let kept = self.with_stream(worker, context, |stream| {
+            stream
+                .response_headers
+                .get("content-length")
+                .map(<[u8]>::to_vec)
+        });
+        if let Some(length) = kept.flatten() {
+            local.headers.set("content-length", &length);
         }
     }
 

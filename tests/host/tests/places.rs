@@ -456,3 +456,28 @@ fn a_client_that_asks_for_a_million_names_is_slowed_down() {
         );
     }
 }
+
+/// WasmX would leave the upstream's length on the answer that is made in place of its response.
+#[test]
+fn a_response_that_is_refused_has_the_length_of_what_is_sent() {
+    for dialect in BOTH {
+        let rules = json!({ "resolve": { "headers": ["x-next"], "allow": ["azure/open-*"] } });
+        let mut world = with_response(dialect, rules, 1000);
+        world.gateway.answer_upstream(|_| {
+            let headers = [
+                ("x-next", "{vault://azure/open-none}"),
+                ("content-length", "5000"),
+            ];
+            Response::new(200, &headers, &[b'x'; 5000])
+        });
+        let id = world.get(0, &[]);
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!(answer.status, 503, "{dialect:?}");
+        let length = answer.headers.get("content-length");
+        assert!(
+            length.is_none() || length == Some(answer.body.len().to_string().as_bytes()),
+            "{dialect:?}"
+        );
+    }
+}
