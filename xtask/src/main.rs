@@ -6,6 +6,7 @@ mod demo;
 mod docker;
 mod document;
 mod engines;
+mod errors;
 #[cfg(test)]
 mod examples;
 mod provision;
@@ -65,7 +66,8 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// Writes the configuration's JSON Schema and Kong's `.meta.json` into filter-config.
+    /// Writes what is generated: the configuration's JSON Schema and Kong's `.meta.json` in filter-config, its
+    /// reference and that of errors in docs.
     Schema,
     /// Explains a reference as JSON; `-` explains one a line from standard input.
     Reference {

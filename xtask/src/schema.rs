@@ -1,6 +1,6 @@
 //! The configuration's form, declared once: the tables below become `filter-config/schema.json` for
-//! editors and Kong's `.meta.json`. `src/config` is what really reads a configuration; tests hold the two
-//! together, field by field. A new field is one line here.
+//! editors, Kong's `.meta.json` and `docs/configuration.md`. `src/config` is what really reads a
+//! configuration; tests hold the two together, field by field. A new field is one line here.
 //!
 //! The schema refuses less than the reader does: whether a header may be set, or a vault is in Azure, is
 //! the reader's to say. It refuses nothing that the reader takes.
@@ -10,7 +10,10 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
+use crate::errors;
 use crate::steps::workspace;
+
+mod page;
 
 /// What a field holds.
 #[derive(Clone, Copy)]
@@ -47,6 +50,13 @@ struct Field {
     shape: Shape,
     required: bool,
     about: &'static str,
+    /// JSON where it is a value (tests compare it with the reader's), else words; empty for nothing.
+    default: &'static str,
+    /// The variables that are looked at when the field is absent, in this order. `AZURE_` stands for
+    /// `credentials_prefix` in them.
+    variables: &'static [&'static str],
+    /// JSON; only objects have none.
+    example: &'static str,
 }
 
 const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
@@ -55,15 +65,45 @@ const fn field(name: &'static str, shape: Shape, about: &'static str) -> Field {
         shape,
         required: false,
         about,
+        default: "",
+        variables: &[],
+        example: "",
+    }
+}
+
+impl Field {
+    const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
+
+    const fn or_from(self, variables: &'static [&'static str]) -> Self {
+        Self { variables, ..self }
+    }
+
+    const fn example(self, example: &'static str) -> Self {
+        Self { example, ..self }
+    }
+
+    /// What editors show.
+    fn description(&self) -> String {
+        let mut text = self.about.to_owned();
+        if !self.default.is_empty() {
+            text.push_str(&format!(" Default: {}.", self.default.trim_matches('"')));
+        }
+        if !self.variables.is_empty() {
+            text.push_str(&format!(
+                " Else from the environment: {}.",
+                self.variables.join(", ")
+            ));
+        }
+        text
     }
 }
 
 const fn required(name: &'static str, shape: Shape, about: &'static str) -> Field {
     Field {
-        name,
-        shape,
         required: true,
-        about,
+        ..field(name, shape, about)
     }
 }
 
@@ -80,55 +120,55 @@ const ROOT: &[Field] = &[
     field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
     field("request", Shape::Object(REQUEST), "What is done to requests."),
     field("response", Shape::Object(RESPONSE), "What is done to responses."),
-    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413; 1048576 by default."),
-    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; 50 by default."),
-    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time; 100 by default."),
-    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
-    field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
+    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413.").default("1048576").example("262144"),
+    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; what is beyond is answered 503 at once.").default("50").example("10"),
+    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time.").default("100").example("20"),
+    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (the client gets 503), remove (the header or parameter is dropped, in JSON the string becomes null) or keep (the reference goes on as it came).").default("\"deny\"").example("\"remove\""),
+    field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. In Kong it needs nginx_wasm_shm_kv.").default("true in Envoy, false in Kong").example("true"),
 ];
 
 #[rustfmt::skip]
 const VAULT: &[Field] = &[
-    field("name", Shape::Word(&["azure"]), "Kong's name for the kind of vault."),
-    required("prefix", Shape::Like("^[a-z][a-z0-9-]*[a-z0-9]$"), "The name that references use: {vault://PREFIX/SECRET}."),
-    field("description", Shape::Text, "For people."),
-    field("tags", Shape::Texts, "For people."),
+    field("name", Shape::Word(&["azure"]), "Kong's name for the kind of vault.").example("\"azure\""),
+    required("prefix", Shape::Like("^[a-z][a-z0-9-]*[a-z0-9]$"), "The name that references use: {vault://PREFIX/SECRET}.").example("\"payments\""),
+    field("description", Shape::Text, "For people.").example("\"Payments secrets\""),
+    field("tags", Shape::Texts, "For people.").example("[\"payments\"]"),
     field("config", Shape::Object(CONFIG), "The vault and the identity that reads it."),
-    field("id", Shape::Anything, "Kong's; means nothing here."),
-    field("created_at", Shape::Anything, "Kong's; means nothing here."),
-    field("updated_at", Shape::Anything, "Kong's; means nothing here."),
+    field("id", Shape::Anything, "Kong's; means nothing here.").example("\"1b5d6c62-6b4f-4f0f-9b1c-2b9e0c9d3a11\""),
+    field("created_at", Shape::Anything, "Kong's; means nothing here.").example("1764000000"),
+    field("updated_at", Shape::Anything, "Kong's; means nothing here.").example("1764000000"),
 ];
 
 #[rustfmt::skip]
 const CONFIG: &[Field] = &[
-    field("type", Shape::Word(&["secrets", "certificates", "keys"]), "What references to this vault are to; secrets by default."),
-    field("vault_uri", HTTPS, "https://NAME.vault.azure.net; else KONG_VAULT_AZURE_VAULT_URI."),
-    field("location", Shape::Text, "Kong's; means nothing here."),
-    field("vault_cluster", Shape::Text, "Envoy's cluster for the vault; by default HOST:PORT of vault_uri, which is what Kong needs."),
-    field("ttl", SECONDS, "Seconds for which a value is fresh; 0, the default, for no rotation."),
-    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing."),
-    field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails."),
-    field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken."),
-    field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; 5000 by default."),
-    field("api_version", Shape::Like("^[A-Za-z0-9.-]+$"), "The api-version of Key Vault's data plane."),
-    field("identity", Shape::Word(&["client_secret", "client_certificate", "workload_identity", "managed_identity"]), "Who asks; worked out from what is given by default."),
-    field("identity_cluster", Shape::Text, "Envoy's cluster for Entra ID, or for the managed identity's endpoint."),
-    field("credentials_prefix", Shape::Text, "The first part of the variables' names; AZURE by default."),
-    field("tenant_id", Shape::Like("^[A-Za-z0-9.-]+$"), "The tenant's id or domain; else AZURE_TENANT_ID, else the vault is asked."),
-    field("client_id", Shape::Text, "The app registration, or the user-assigned managed identity."),
-    field("client_secret", Shape::Text, "Better in the environment, as AZURE_CLIENT_SECRET: gateways show their configuration."),
-    field("client_certificate", Shape::Text, "PEM with an RSA key and its certificate; better in the environment, as AZURE_CLIENT_CERTIFICATE."),
-    field("federated_token", Shape::Text, "A workload identity's token, for as long as it lives."),
-    field("federated_token_url", HTTP, "Where a workload identity's token is to be had."),
-    field("federated_token_cluster", Shape::Text, "Envoy's cluster for federated_token_url."),
-    field("managed_identity_source", Shape::Word(&["imds", "app_service", "app_service_2017"]), "Which endpoint a managed identity has; what the environment says by default."),
-    field("managed_identity_endpoint", HTTP, "Its URL; what the environment says by default."),
-    field("object_id", Shape::Text, "A user-assigned managed identity, by its object id."),
-    field("resource_id", Shape::Text, "A user-assigned managed identity, by its resource id."),
-    field("cloud", Shape::Word(&["public", "us_government", "china", "custom"]), "The vault's own cloud by default."),
-    field("dns_suffix", Shape::Text, "Of cloud custom: the domain to which tokens may go."),
-    field("scope", Shape::Text, "Of cloud custom: the scope of tokens."),
-    field("authority_host", HTTPS, "Entra ID's host; the one of the vault's cloud by default."),
+    field("type", Shape::Word(&["secrets", "certificates", "keys"]), "What references to this vault are to.").default("\"secrets\"").or_from(&["KONG_VAULT_AZURE_TYPE"]).example("\"certificates\""),
+    field("vault_uri", HTTPS, "The vault. Has to be set, here or in the environment.").or_from(&["KONG_VAULT_AZURE_VAULT_URI"]).example("\"https://payments.vault.azure.net\""),
+    field("location", Shape::Text, "Kong's; means nothing here.").example("\"westeurope\""),
+    field("vault_cluster", Shape::Text, "Envoy's cluster for the vault.").default("HOST:PORT of vault_uri, which is what Kong needs").example("\"key_vault\""),
+    field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
+    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing; one at the least.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
+    field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails or the secret is gone.").default("100000000").or_from(&["KONG_VAULT_AZURE_RESURRECT_TTL"]).example("86400"),
+    field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken.").default("false").or_from(&["KONG_VAULT_AZURE_BASE64_DECODE", "KONG_VAULT_AZURE_DECODE_BASE64"]).example("true"),
+    field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; a request that finds neither token nor secret makes two.").default("5000").example("2000"),
+    field("api_version", Shape::Like("^[A-Za-z0-9.-]+$"), "The api-version of Key Vault's data plane.").default("\"7.6\"").example("\"7.4\""),
+    field("identity", Shape::Word(&["client_secret", "client_certificate", "workload_identity", "managed_identity"]), "Who asks.").default("the first one, in this order, that has what it needs").example("\"managed_identity\""),
+    field("identity_cluster", Shape::Text, "Envoy's cluster for Entra ID, or for the managed identity's endpoint.").default("HOST:PORT of authority_host or of the endpoint").example("\"azure_identity\""),
+    field("credentials_prefix", Shape::Text, "The first part of the variables' names.").default("\"AZURE\"").example("\"PAYMENTS\""),
+    field("tenant_id", Shape::Like("^[A-Za-z0-9.-]+$"), "The tenant's id or domain.").default("the vault is asked").or_from(&["KONG_VAULT_AZURE_TENANT_ID", "AZURE_TENANT_ID"]).example("\"11111111-1111-1111-1111-111111111111\""),
+    field("client_id", Shape::Text, "The app registration, or the user-assigned managed identity.").or_from(&["KONG_VAULT_AZURE_CLIENT_ID", "AZURE_CLIENT_ID"]).example("\"22222222-2222-2222-2222-222222222222\""),
+    field("client_secret", Shape::Text, "The app registration's secret. Better in the environment: gateways show their configuration.").or_from(&["AZURE_CLIENT_SECRET"]).example("\"the-value-not-the-id\""),
+    field("client_certificate", Shape::Text, "PEM with an RSA key and its certificate; line breaks may be written as \\n. Better in the environment. Needs the filter from target/dist/full.").or_from(&["AZURE_CLIENT_CERTIFICATE"]).example("\"-----BEGIN PRIVATE KEY-----…\""),
+    field("federated_token", Shape::Text, "A workload identity's token, for as long as it lives.").or_from(&["AZURE_FEDERATED_TOKEN"]).example("\"eyJhbGciOi…\""),
+    field("federated_token_url", HTTP, "Where a workload identity's token is to be had.").or_from(&["AZURE_FEDERATED_TOKEN_URL"]).example("\"http://127.0.0.1:8181/azure-identity-token\""),
+    field("federated_token_cluster", Shape::Text, "Envoy's cluster for federated_token_url.").default("HOST:PORT of federated_token_url").example("\"token_sidecar\""),
+    field("managed_identity_source", Shape::Word(&["imds", "app_service", "app_service_2017"]), "Which endpoint a managed identity has.").default("what the environment says, else imds").example("\"imds\""),
+    field("managed_identity_endpoint", HTTP, "Its URL.").default("the metadata service's, for imds").or_from(&["IDENTITY_ENDPOINT", "MSI_ENDPOINT"]).example("\"http://169.254.169.254/metadata/identity/oauth2/token\""),
+    field("object_id", Shape::Text, "A user-assigned managed identity, by its object id.").example("\"33333333-3333-3333-3333-333333333333\""),
+    field("resource_id", Shape::Text, "A user-assigned managed identity, by its resource id.").example("\"/subscriptions/…/userAssignedIdentities/gateway\""),
+    field("cloud", Shape::Word(&["public", "us_government", "china", "custom"]), "Which of Azure's clouds.").default("the vault's own").example("\"us_government\""),
+    field("dns_suffix", Shape::Text, "Of cloud custom, where it has to be set: the domain to which tokens may go.").example("\"vaults.example.com\""),
+    field("scope", Shape::Text, "Of cloud custom: the scope of tokens.").default("https://vault.azure.net/.default").example("\"https://vaults.example.com/.default\""),
+    field("authority_host", HTTPS, "Entra ID's host.").default("the one of the vault's cloud").or_from(&["AZURE_AUTHORITY_HOST"]).example("\"https://login.partner.microsoftonline.cn\""),
 ];
 
 #[rustfmt::skip]
@@ -141,40 +181,44 @@ const REQUEST: &[Field] = &[
 const RESPONSE: &[Field] = &[
     field("set", Shape::Object(RESPONSE_SET), "What the operator sets; it replaces what the upstream sent."),
     field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
-    field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back."),
+    field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back.").default("false").example("true"),
 ];
 
 const SET_HEADERS: Field = field(
     "headers",
     Shape::Headers,
     "Header names, and texts with references.",
-);
+)
+.example(r#"{ "authorization": "Bearer {vault://payments/api/token}" }"#);
 const RESOLVE_HEADERS: Field = field(
     "headers",
     Shape::TextsLike(HEADER_NAME),
     "Header names; * stands for any run of characters.",
-);
+)
+.example(r#"["x-partner-key", "x-db-*"]"#);
 const RESOLVE_BODY: Field = field(
     "body",
     Shape::TextsLike("^[^/]+/[^/]+$"),
-    "Media types: application/json, application/x-www-form-urlencoded, text/plain, or one that ends with +json.",
-);
+    "Media types: application/json, application/x-www-form-urlencoded, text/plain, or application/…+json.",
+)
+.example(r#"["application/json"]"#);
 const ALLOW: Field = field(
     "allow",
     Shape::TextsLike(ALLOWED),
-    "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything.",
-);
+    "VAULT/NAME or VAULT/NAME/KEY, in which * stands for any run of characters; or * for everything. Without a KEY the whole secret and every key in it.",
+)
+.example(r#"["payments/partner-*"]"#);
 
 #[rustfmt::skip]
 const REQUEST_SET: &[Field] = &[
     SET_HEADERS,
-    field("query", Shape::Parameters, "Names of query parameters, and texts with references."),
+    field("query", Shape::Parameters, "Names of query parameters, and texts with references.").example(r#"{ "api-key": "{vault://payments/search-key}" }"#),
 ];
 
 #[rustfmt::skip]
 const REQUEST_RESOLVE: &[Field] = &[
     RESOLVE_HEADERS,
-    field("query", Shape::Texts, "Names of query parameters; * stands for any run of characters."),
+    field("query", Shape::Texts, "Names of query parameters; * stands for any run of characters.").example(r#"["key"]"#),
     RESOLVE_BODY,
     ALLOW,
 ];
@@ -216,7 +260,7 @@ fn object(fields: &[Field], dialect: Dialect) -> Map<String, Value> {
         if !field.required {
             or_null(&mut property);
         }
-        property.insert("description".into(), json!(field.about));
+        property.insert("description".into(), json!(field.description()));
         (field.name.to_owned(), Value::Object(property))
     });
     schema.insert("properties".into(), Value::Object(properties.collect()));
@@ -292,22 +336,28 @@ pub(crate) fn meta() -> Value {
     })
 }
 
-/// The generated files by their names in `filter-config/`.
-fn files() -> [(&'static str, Value); 2] {
+/// The generated files by their paths.
+fn files() -> [(&'static str, String); 4] {
+    let json = |value: Value| format!("{value:#}\n");
     [
-        ("schema.json", schema(Dialect::Editor)),
-        ("azure_key_vault_filter.meta.json", meta()),
+        ("filter-config/schema.json", json(schema(Dialect::Editor))),
+        (
+            "filter-config/azure_key_vault_filter.meta.json",
+            json(meta()),
+        ),
+        ("docs/configuration.md", page::page()),
+        ("docs/errors.md", errors::page()),
     ]
 }
 
 /// Writes the generated files.
 pub(crate) fn write() -> Result<()> {
-    let folder = workspace().join("filter-config");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    for (name, value) in files() {
-        let path = folder.join(name);
-        fs::write(&path, format!("{value:#}\n"))
-            .with_context(|| format!("writing {}", path.display()))?;
+    for (name, text) in files() {
+        let path = workspace().join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         println!("{}", path.display());
     }
     Ok(())

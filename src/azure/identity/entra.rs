@@ -167,41 +167,34 @@ fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
     }
 }
 
-/// What to do about the codes that are seen most
-/// (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>).
+/// What to do about the codes that are seen most, `AADSTS` and the number
+/// (<https://learn.microsoft.com/entra/identity-platform/reference-error-codes>). `{id}` stands for the client
+/// id, `{prefix}` for `credentials_prefix`.
+#[rustfmt::skip]
+pub const AADSTS: [(&[u64], Reason, &str); 14] = [
+    (&[7_000_215], Reason::Credentials, "the client secret is wrong; often the secret's id was pasted instead of its value: set {prefix}_CLIENT_SECRET to the value"),
+    (&[7_000_222], Reason::Credentials, "the app registration's client secret has expired; make a new one and set {prefix}_CLIENT_SECRET"),
+    (&[7_000_218, 7_000_216], Reason::Credentials, "Entra ID got no credential that it knows; set a client secret, a client certificate or a federated token"),
+    (&[700_016], Reason::Credentials, "there is no app registration {id} in this tenant; check client_id and tenant_id"),
+    (&[90_002, 900_023], Reason::Credentials, "there is no such tenant; check tenant_id and authority_host"),
+    (&[50_020, 50_059], Reason::Credentials, "the identity is not of this tenant; check tenant_id"),
+    (&[700_027], Reason::Credentials, "the app registration {id} does not know this certificate, or its signature is wrong; upload the certificate to the app registration"),
+    (&[700_024], Reason::Credentials, "the assertion is outside its time; set the gateway's clock, or hand over a newer federated token"),
+    (&[70_021, 700_211, 700_212, 700_213, 700_223], Reason::Credentials, "no federated credential of {id} fits this token; compare its issuer, subject and audience with the token's (audience api://AzureADTokenExchange)"),
+    (&[500_011], Reason::Credentials, "the tenant knows no such resource; check that authority_host is of the vault's cloud, and scope"),
+    (&[53_003], Reason::Credentials, "conditional access blocks this identity; exempt workload identities, or this one, in the policy"),
+    (&[7_000_112], Reason::Credentials, "the application {id} is disabled; enable it in Enterprise applications"),
+    (&[7_000_229], Reason::Credentials, "the application {id} has no service principal in this tenant; grant it there"),
+    (&[90_033, 90_024, 50_196], Reason::Unavailable, "Entra ID has a fault that passes"),
+];
+
 fn advice(code: u64, app: &App) -> Option<(Reason, String)> {
-    let prefix = &app.credentials_prefix;
-    let id = plain(&app.client_id);
-    let text = match code {
-        7_000_215 => format!(
-            "the client secret is wrong; often the secret's id was pasted instead of its value: set {prefix}_CLIENT_SECRET to the value"
-        ),
-        7_000_222 => format!(
-            "the app registration's client secret has expired; make a new one and set {prefix}_CLIENT_SECRET"
-        ),
-        7_000_218 | 7_000_216 => "Entra ID got no credential that it knows; set a client secret, a client certificate or a federated token".into(),
-        700_016 => format!(
-            "there is no app registration {id} in this tenant; check client_id and tenant_id"
-        ),
-        90_002 | 900_023 => "there is no such tenant; check tenant_id and authority_host".into(),
-        50_020 | 50_059 => "the identity is not of this tenant; check tenant_id".into(),
-        700_027 => format!(
-            "the app registration {id} does not know this certificate, or its signature is wrong; upload the certificate to the app registration"
-        ),
-        700_024 => "the assertion is outside its time; set the gateway's clock, or hand over a newer federated token".into(),
-        70_021 | 700_211 | 700_212 | 700_213 | 700_223 => format!(
-            "no federated credential of {id} fits this token; compare its issuer, subject and audience with the token's (audience api://AzureADTokenExchange)"
-        ),
-        500_011 => "the tenant knows no such resource; check that authority_host is of the vault's cloud, and scope".into(),
-        53_003 => "conditional access blocks this identity; exempt workload identities, or this one, in the policy".into(),
-        7_000_112 => format!("the application {id} is disabled; enable it in Enterprise applications"),
-        7_000_229 => format!("the application {id} has no service principal in this tenant; grant it there"),
-        90_033 | 90_024 | 50_196 => {
-            return Some((Reason::Unavailable, "Entra ID has a fault that passes".into()));
-        }
-        _ => return None,
-    };
-    Some((Reason::Credentials, text))
+    let known = AADSTS.iter().find(|(codes, ..)| codes.contains(&code));
+    let (_, reason, text) = known?;
+    let text = text
+        .replace("{prefix}", &app.credentials_prefix)
+        .replace("{id}", &plain(&app.client_id));
+    Some((*reason, text))
 }
 
 /// Short, printable, and without spaces: the rest of a stranger's text is not for our log.

@@ -20,6 +20,7 @@ use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
 use assertion::ClientCertificate;
+pub use entra::AADSTS;
 pub use managed::{Service, UserAssigned};
 
 /// How long before its end a token is renewed, as in Azure's SDKs; never more than a fifth of its life,
