@@ -446,7 +446,7 @@ fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
         (None, Some(token)) => Some(Proof::Federated(token.clone())),
         (None, None) => {
             let message = "is missing: SDKs read the token from a file, which a filter cannot; have a sidecar serve \
-                           the file's directory over HTTP and name its URL here (see the README)";
+                           the file's directory over HTTP and name its URL here (see docs/identities.md)";
             settings.fields.problem("federated_token_url", message);
             None
         }
