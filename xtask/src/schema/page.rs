@@ -3,10 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    CONFIG, Field, HTTP, HTTPS, REQUEST, REQUEST_RESOLVE, REQUEST_SET, RESPONSE, RESPONSE_RESOLVE,
-    RESPONSE_SET, ROOT, Shape, VAULT,
-};
+use super::{Field, HTTP, HTTPS, ROOT, Shape};
 
 /// What stands before the tables.
 const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs; a test keeps them equal. Change it there. -->
@@ -74,37 +71,51 @@ vault, it is there under the prefix `azure`, beside those of `vaults` or instead
 Azure sets them for the app.
 "#;
 
-/// An object of the configuration, and its fields.
-pub(super) type Section = (&'static str, &'static [Field]);
+/// The objects of the configuration with their paths, each before those within it; the root's path is empty.
+pub(super) fn sections() -> Vec<(String, &'static [Field])> {
+    fn walk(path: &str, fields: &'static [Field], all: &mut Vec<(String, &'static [Field])>) {
+        all.push((path.to_owned(), fields));
+        for field in fields {
+            if let Some((path, fields)) = within(path, field) {
+                walk(&path, fields, all);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    walk("", ROOT, &mut all);
+    all
+}
 
-pub(super) const SECTIONS: [Section; 9] = [
-    ("Top level", ROOT),
-    ("vaults[]", VAULT),
-    ("vaults[].config", CONFIG),
-    ("request", REQUEST),
-    ("request.set", REQUEST_SET),
-    ("request.resolve", REQUEST_RESOLVE),
-    ("response", RESPONSE),
-    ("response.set", RESPONSE_SET),
-    ("response.resolve", RESPONSE_RESOLVE),
-];
+/// The path and the fields of the object that a field of `section` holds, or has a list of.
+fn within(section: &str, field: &Field) -> Option<(String, &'static [Field])> {
+    let (fields, suffix) = match field.shape {
+        Shape::Object(fields) => (fields, ""),
+        Shape::Objects(fields) => (fields, "[]"),
+        _ => return None,
+    };
+    let separator = if section.is_empty() { "" } else { "." };
+    Some((
+        format!("{section}{separator}{}{suffix}", field.name),
+        fields,
+    ))
+}
 
 /// The page.
 pub(super) fn page() -> String {
     let mut page = format!("{HEAD}{WHOLE}\n```\n");
-    for (title, fields) in SECTIONS {
-        section(&mut page, title, fields);
+    for (path, fields) in sections() {
+        section(&mut page, &path, fields);
     }
     page.push_str(ENVIRONMENT);
     page
 }
 
-fn section(page: &mut String, title: &str, fields: &[Field]) {
+fn section(page: &mut String, path: &str, fields: &[Field]) {
     let environment = fields.iter().any(|field| !field.variables.is_empty());
-    let title = if fields.as_ptr() == ROOT.as_ptr() {
-        title.to_owned()
+    let title = if path.is_empty() {
+        "Top level".to_owned()
     } else {
-        format!("`{title}`")
+        format!("`{path}`")
     };
     let _ = writeln!(page, "\n## {title}\n");
     let mut columns = vec!["field", "type", "default", "meaning", "example"];
@@ -116,7 +127,7 @@ fn section(page: &mut String, title: &str, fields: &[Field]) {
     for field in fields {
         let mut cells = vec![
             format!("`{}`", field.name),
-            kind(title_of(fields), field),
+            kind(path, field),
             default(field),
             field.about.to_owned(),
             code(field.example),
@@ -126,16 +137,6 @@ fn section(page: &mut String, title: &str, fields: &[Field]) {
             cells.insert(3, names.collect::<Vec<_>>().join(", "));
         }
         row(page, cells);
-    }
-}
-
-fn title_of(fields: &[Field]) -> &'static str {
-    let section = SECTIONS
-        .iter()
-        .find(|(_, other)| other.as_ptr() == fields.as_ptr());
-    match section {
-        Some((title, _)) if *title != "Top level" => title,
-        _ => "",
     }
 }
 
@@ -182,20 +183,16 @@ fn kind(section: &str, field: &Field) -> String {
         Shape::Boolean => "true or false".into(),
         Shape::Texts | Shape::TextsLike(_) => "list of texts".into(),
         Shape::Headers | Shape::Parameters => "object of names and texts".into(),
-        Shape::Object(_) => link("object", section, field, ""),
-        Shape::Objects(_) => link("list of objects", section, field, "[]"),
+        Shape::Object(_) => link("object", section, field),
+        Shape::Objects(_) => link("list of objects", section, field),
         Shape::Anything => "anything".into(),
     }
 }
 
 /// To the section of an object's fields.
-fn link(text: &str, section: &str, field: &Field, suffix: &str) -> String {
-    let path = if section.is_empty() {
-        format!("{}{suffix}", field.name)
-    } else {
-        format!("{section}.{}{suffix}", field.name)
-    };
+fn link(text: &str, section: &str, field: &Field) -> String {
+    let path = within(section, field).map_or_else(String::new, |(path, _)| path);
     // GitHub's anchors have neither dots nor brackets.
-    let anchor: String = path.chars().filter(char::is_ascii_alphanumeric).collect();
+    let anchor = path.replace(['.', '[', ']'], "");
     format!("[{text}](#{anchor})")
 }

@@ -19,40 +19,27 @@ fn the_files_are_those_that_are_generated() {
     }
 }
 
-/// Objects of the configuration: how a field of one is put into a whole, and its table.
-type Place = (&'static str, fn(Value) -> Value, &'static [Field]);
+/// Objects of the configuration as problems name them, with their tables.
+fn places() -> Vec<(String, &'static [Field])> {
+    let all = page::sections().into_iter();
+    let all: Vec<_> = all
+        .map(|(path, fields)| (path.replace("[]", "[0]"), fields))
+        .collect();
+    assert!(all.len() > 8, "{}", all.len());
+    all
+}
 
-const PLACES: [Place; 9] = [
-    ("", |object| object, ROOT),
-    ("vaults[0]", |object| json!({ "vaults": [object] }), VAULT),
-    (
-        "vaults[0].config",
-        |object| json!({ "vaults": [{ "prefix": "pay", "config": object }] }),
-        CONFIG,
-    ),
-    ("request", |object| json!({ "request": object }), REQUEST),
-    (
-        "request.set",
-        |object| json!({ "request": { "set": object } }),
-        REQUEST_SET,
-    ),
-    (
-        "request.resolve",
-        |object| json!({ "request": { "resolve": object } }),
-        REQUEST_RESOLVE,
-    ),
-    ("response", |object| json!({ "response": object }), RESPONSE),
-    (
-        "response.set",
-        |object| json!({ "response": { "set": object } }),
-        RESPONSE_SET,
-    ),
-    (
-        "response.resolve",
-        |object| json!({ "response": { "resolve": object } }),
-        RESPONSE_RESOLVE,
-    ),
-];
+/// A configuration with this object in this place.
+fn whole(at: &str, object: Value) -> Value {
+    match at {
+        "" => object,
+        "vaults[0]" => json!({ "vaults": [object] }),
+        "vaults[0].config" => json!({ "vaults": [{ "prefix": "pay", "config": object }] }),
+        _ => at
+            .rsplit('.')
+            .fold(object, |inner, name| json!({ name: inner })),
+    }
+}
 
 fn problems(configuration: &Value) -> Vec<String> {
     let read = Config::parse(configuration.to_string().as_bytes(), &|_| None);
@@ -69,9 +56,8 @@ fn path(place: &str, name: &str) -> String {
 }
 
 /// Whether the reader refuses this field because it does not have it.
-fn is_unknown(place: Place, name: &str) -> bool {
-    let (at, whole, _) = place;
-    let configuration = whole(json!({ name: "" }));
+fn is_unknown(at: &str, name: &str) -> bool {
+    let configuration = whole(at, json!({ name: "" }));
     let start = path(at, name);
     let unknown = format!("{start}: is not a known field");
     problems(&configuration)
@@ -81,25 +67,20 @@ fn is_unknown(place: Place, name: &str) -> bool {
 
 #[test]
 fn the_reader_knows_every_field_of_the_schema() {
-    for place in PLACES {
-        for field in place.2 {
-            assert!(
-                !is_unknown(place, field.name),
-                "{}",
-                path(place.0, field.name)
-            );
+    for (at, fields) in places() {
+        for field in fields {
+            assert!(!is_unknown(&at, field.name), "{}", path(&at, field.name));
         }
-        assert!(is_unknown(place, "such_a_field_there_is_not"));
+        assert!(is_unknown(&at, "such_a_field_there_is_not"));
     }
 }
 
 #[test]
 fn the_schema_has_every_field_of_the_reader() {
-    for place in PLACES {
-        let (at, whole, fields) = place;
+    for (at, fields) in places() {
         let stranger = "such_a_field_there_is_not_at_all";
-        let problems = problems(&whole(json!({ stranger: 1 })));
-        let start = format!("{}: is not a known field; known are ", path(at, stranger));
+        let problems = problems(&whole(&at, json!({ stranger: 1 })));
+        let start = format!("{}: is not a known field; known are ", path(&at, stranger));
         let known = problems
             .iter()
             .find_map(|problem| problem.strip_prefix(&start));
@@ -359,25 +340,30 @@ fn kinds_of_vaults() -> Vec<Value> {
     ]
 }
 
-/// Whole configurations, with the place of the section's object in each.
+/// Whole configurations, each with a vault of another kind and the section's object, and the place of that.
 fn wholes(section: &str) -> Vec<(Value, String)> {
-    let whole = |config: &Value| {
-        json!({
-            "vaults": [{ "name": "azure", "prefix": "payments", "config": config }],
-            "request": { "set": {}, "resolve": {} },
-            "response": { "set": {}, "resolve": {} },
-        })
-    };
     let path = section.replace("[]", "/0").replace('.', "/");
     let path = if path.is_empty() {
         path
     } else {
         format!("/{path}")
     };
-    let all = kinds_of_vaults();
-    all.iter()
-        .map(|config| (whole(config), path.clone()))
-        .collect()
+    let configs = kinds_of_vaults().into_iter();
+    let all = configs.map(|config| {
+        let mut whole =
+            json!({ "vaults": [{ "name": "azure", "prefix": "payments", "config": config }] });
+        if whole.pointer(&path).is_none() {
+            let mut object = &mut whole;
+            for name in section.split('.') {
+                object = &mut object[name];
+                if object.is_null() {
+                    *object = json!({});
+                }
+            }
+        }
+        (whole, path.clone())
+    });
+    all.collect()
 }
 
 const AZURES: [(&str, &str); 2] = [("IDENTITY_HEADER", "h"), ("MSI_SECRET", "s")];
@@ -395,11 +381,10 @@ fn read_with(whole: &Value, variables: &[(&str, &str)]) -> Result<String, String
 }
 
 /// Every field with the path of its object, but for objects themselves.
-fn leaves() -> Vec<(&'static str, &'static Field)> {
-    let all = page::SECTIONS.iter().flat_map(|(title, fields)| {
-        let title = if *title == "Top level" { "" } else { *title };
-        fields.iter().map(move |field| (title, field))
-    });
+fn leaves() -> Vec<(String, &'static Field)> {
+    let all = page::sections()
+        .into_iter()
+        .flat_map(|(path, fields)| fields.iter().map(move |field| (path.clone(), field)));
     all.filter(|(_, field)| !matches!(field.shape, Shape::Object(_) | Shape::Objects(_)))
         .collect()
 }
@@ -418,11 +403,11 @@ fn placed(whole: &Value, at: &str, field: &Field, value: Option<&Value>) -> Valu
 #[test]
 fn every_example_is_taken() {
     for (section, field) in leaves() {
-        let name = path(section, field.name);
+        let name = path(&section, field.name);
         let example: Value = serde_json::from_str(field.example).unwrap_or_else(|error| {
             panic!("{name} has no example in xtask/src/schema.rs: {error}")
         });
-        let all: Vec<Value> = wholes(section)
+        let all: Vec<Value> = wholes(&section)
             .iter()
             .map(|(whole, at)| placed(whole, at, field, Some(&example)))
             .collect();
@@ -445,10 +430,10 @@ fn every_default_is_what_the_reader_takes() {
         let Ok(default) = serde_json::from_str::<Value>(field.default) else {
             continue;
         };
-        for (whole, at) in wholes(section) {
+        for (whole, at) in wholes(&section) {
             let without = read_with(&placed(&whole, &at, field, None), &[]);
             let with = read_with(&placed(&whole, &at, field, Some(&default)), &[]);
-            assert_eq!(without, with, "{}", path(section, field.name));
+            assert_eq!(without, with, "{}", path(&section, field.name));
             seen += usize::from(with.is_ok());
         }
     }
@@ -458,7 +443,7 @@ fn every_default_is_what_the_reader_takes() {
 #[test]
 fn every_variable_stands_for_its_field() {
     for (section, field) in leaves() {
-        let name = path(section, field.name);
+        let name = path(&section, field.name);
         let example: Value = serde_json::from_str(field.example).unwrap();
         let text = example
             .as_str()
@@ -472,7 +457,7 @@ fn every_variable_stands_for_its_field() {
             .find(|(name, _)| *name == field.name)
             .map_or(text, |(_, text)| (*text).to_owned());
         for variable in field.variables {
-            let fits = wholes(section).into_iter().any(|(mut whole, at)| {
+            let fits = wholes(&section).into_iter().any(|(mut whole, at)| {
                 // With another prefix the environment might make a second vault.
                 whole["vaults"][0]["prefix"] = json!("azure");
                 if ["client_certificate", "federated_token"].contains(&field.name) {
