@@ -17,8 +17,8 @@ const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/errors.rs
 # Errors, and what to do
 
 A secret that cannot be had has a *reason*, one word that is the same in the client's answer, in the log and in
-metrics. The log line before it (`event=secret_failed`, `event=token_failed`) has the `detail`: Azure's codes, Azure's
-request id, and what to do. [observability.md](observability.md) has all events and metrics.
+metrics. The log line before it (`event=secret_failed`, `event=token_failed`) has Azure's request id, and in `detail` what
+to do and Azure's codes. [observability.md](observability.md) has all events and metrics.
 
 With `on_error: deny` the client gets the status of this table, and `Retry-After` where a time is known; with
 `remove` and `keep` the request goes on.
@@ -161,7 +161,7 @@ pub(crate) fn page() -> String {
 
 fn entra(page: &mut String) {
     page.push_str(
-        "\n## Entra ID's codes\n\nIn `detail` of `event=token_failed`, with Entra's trace and correlation ids. Codes that are not here have the advice\n\
+        "\n## Entra ID's codes\n\nIn `detail` of `event=token_failed`, with Entra's own ids. Codes that are not here have the advice\n\
          to look them up at <https://login.microsoftonline.com/error>.\n\n| code | reason | detail |\n| --- | --- | --- |\n",
     );
     for (codes, reason, text) in AADSTS {
@@ -196,7 +196,7 @@ const KEY_VAULT: [(u16, &str, &str); 12] = [
 
 fn key_vault(page: &mut String) {
     page.push_str(
-        "\n## Key Vault's answers\n\nIn `detail` of `event=secret_failed`, with Key Vault's request id.\n\n\
+        "\n## Key Vault's answers\n\nIn `detail` of `event=secret_failed`.\n\n\
          | status | code | reason | detail |\n| --- | --- | --- | --- |\n",
     );
     let vault =
