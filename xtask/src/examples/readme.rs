@@ -153,3 +153,75 @@ fn the_files_that_are_named_are_there() {
     }
     assert!(seen > 40, "{seen}");
 }
+
+/// The blocks of commands of a page.
+fn commands(page: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in page.lines() {
+        match (line.strip_prefix("    "), blocks.last_mut()) {
+            (Some(command), Some(block)) => block.push_str(&format!("{command}\n")),
+            _ => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}
+
+/// What the quick starts make of the examples has nothing of the examples' vault, tenant and client left, and
+/// passes its check: a change of an example would leave a `sed` without effect.
+#[test]
+fn the_quick_starts_make_good_files_of_the_examples() {
+    for (gateway, left) in [
+        ("envoy", "address: upstream"),
+        ("istio", "ghcr.io/example"),
+        ("envoy-gateway", "ghcr.io/example"),
+        ("kong", "payments.vault.azure.net"),
+    ] {
+        let page = text(&workspace().join(format!("docs/quick-start-{gateway}.md")));
+        let all = commands(&page);
+        let block = all
+            .iter()
+            .find(|block| block.starts_with("sed -e") && block.contains("> target/"));
+        let sed = block.and_then(|block| block.split(" > target/").next());
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", sed.unwrap_or_else(|| panic!("{gateway}"))])
+            .current_dir(workspace())
+            .env("VAULT", "ours")
+            .env("AZURE_TENANT_ID", "33333333-3333-3333-3333-333333333333")
+            .env("AZURE_CLIENT_ID", "44444444-4444-4444-4444-444444444444")
+            .env("REGISTRY", "registry.example.com");
+        let made = String::from_utf8(bash.output().unwrap().stdout).unwrap();
+        let gone = [left, "payments.vault.azure.net", "11111111-", "22222222-"];
+        // Comments may say where a thing comes from.
+        let lines = made
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'));
+        let kept: Vec<&str> = lines
+            .filter(|line| gone.iter().any(|text| line.contains(text)))
+            .collect();
+        assert!(kept.is_empty(), "{gateway}: {kept:?}");
+        let report = check::check(&format!("{gateway}.yaml"), &made, &OPTIONS);
+        assert_eq!(report.errors, 0, "{report}");
+        assert!(
+            report.to_string().contains("https://ours.vault.azure.net"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn the_commands_of_the_docs_are_shell() {
+    let mut seen = 0;
+    for (name, page) in pages() {
+        if !name.contains("quick-start") {
+            continue;
+        }
+        for block in commands(&page) {
+            let checked = Command::new("bash").args(["-nc", &block]).output().unwrap();
+            let errors = String::from_utf8_lossy(&checked.stderr);
+            assert!(checked.status.success(), "{name}: {errors}\n{block}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
