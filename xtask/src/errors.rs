@@ -251,8 +251,12 @@ fn managed(page: &mut String) {
 
 const fn what_happened(failure: CallFailure) -> &'static str {
     match failure {
-        CallFailure::UnknownCluster => "the gateway knows no such cluster (Envoy)",
-        CallFailure::NotSent => "the gateway did not send it (Envoy)",
+        CallFailure::UnknownCluster => {
+            "the gateway knows no such cluster, or not yet: at its start, before DNS has answered (Envoy)"
+        }
+        CallFailure::NotSent => {
+            "the gateway did not send it: no address, DNS among the reasons (Envoy)"
+        }
         CallFailure::Timeout => "time is over",
         CallFailure::Broken => "no connection, or cut off",
         CallFailure::Tls => {
