@@ -28,6 +28,7 @@ pub mod cache;
 pub mod config;
 pub mod failure;
 pub mod filter;
+pub mod metrics;
 pub mod placement;
 pub mod policy;
 pub mod query;

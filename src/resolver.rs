@@ -23,6 +23,7 @@ use crate::cache::{
 };
 use crate::config::{CacheRules, Config};
 use crate::failure::{Failure, Reason};
+use crate::metrics::{Endpoint, Kind, Metrics, NEVER, Series, Source, Status};
 use crate::seal::Sealer;
 use crate::secret::SecretValue;
 use crate::subkey;
@@ -200,6 +201,8 @@ pub struct Resolver {
     budget: Budget,
     flights: BTreeMap<(Lane, Subject), Flight>,
     epoch: u64,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Resolver {
@@ -216,6 +219,7 @@ impl Resolver {
         Self {
             holds: vec![None; config.vaults.len()],
             budget: Budget::new(config.limits.fetches_per_second),
+            metrics: Metrics::new(&config),
             config,
             sealers: identities.iter().map(Sealer::of).collect(),
             identities,
@@ -260,11 +264,25 @@ impl Resolver {
         match (life, failed) {
             (Life::Fresh | Life::Stale, _) | (Life::Old, Some(_)) => {
                 match slot.view(&want.view, make_view) {
-                    Ok(value) => Answered::Value(value, fresh_until),
-                    Err(reason) => Answered::Failed(reason, None),
+                    Ok(value) => {
+                        let source = slot.source(life, since);
+                        self.metrics.saw(source, want.key.vault);
+                        Answered::Value(value, fresh_until)
+                    }
+                    Err(reason) => {
+                        self.metrics.saw(Source::Failed, want.key.vault);
+                        Answered::Failed(reason, None)
+                    }
                 }
             }
             (_, Some(failed)) => {
+                let now_failed = since.is_some_and(|since| failed.at >= since);
+                let source = if now_failed {
+                    Source::Failed
+                } else {
+                    Source::Negative
+                };
+                self.metrics.saw(source, want.key.vault);
                 let wait = failed.until.until(now);
                 Answered::Failed(failed.reason, (wait.0 > 0).then_some(wait))
             }
@@ -319,6 +337,7 @@ impl Resolver {
         now: &Now<'_>,
         todo: &mut Todo,
     ) {
+        self.count_call(subject, step, answer);
         match subject {
             Subject::Token(identity) => {
                 self.token_answered(lane, identity, step, answer, now, todo);
@@ -621,6 +640,7 @@ impl Resolver {
             && let Some(found) = &slot.record.found
         {
             slot.renewed(renewal(found.fetched_at, &slot.rules, (now.random)()));
+            slot.came = Some((Source::Shared, now.time));
             self.epoch += 1;
         }
     }
@@ -819,6 +839,7 @@ impl Resolver {
         };
         match who.read(step, answer, &mut slot.progress, now.time) {
             Ok(Some(token)) => {
+                self.metrics.count(Series::Tokens(Kind::of(who)));
                 let name = token_name(who);
                 let sealer = self.sealers.get(identity).and_then(Option::as_ref);
                 put_sealed(now, sealer, &name, &pack_token(&name, &token));
@@ -879,6 +900,7 @@ impl Resolver {
             attempts,
         };
         slot.failure = Some((failure.clone(), failed));
+        self.metrics.count(Series::TokenFailures(failure.reason));
         todo.log.push(LogLine {
             warning: true,
             text: format!(
@@ -940,6 +962,7 @@ impl Resolver {
                     failed: None,
                 };
                 slot.renewed(renewal(now.time, &slot.rules, (now.random)()));
+                slot.came = Some((Source::Fetched, now.time));
                 slot.logged = None;
                 if let Some(hold) = self.holds.get_mut(slot.key.vault) {
                     // It answers again: the next wait starts small.
@@ -1018,6 +1041,7 @@ impl Resolver {
             attempts,
         };
         slot.record.failed = Some(failed);
+        self.metrics.secret_failed(&slot.key, failure.reason);
         let news = slot
             .logged
             .is_none_or(|(reason, at)| reason != failure.reason || at.age(now.time) >= LOG_AGAIN);
@@ -1056,6 +1080,76 @@ impl Resolver {
         let sealer = sealer_of(&self.identities, &self.sealers, &vault.identity);
         put_sealed(now, sealer, &name, &slot.record.pack(&name));
         release_lease(lane, &lease_name(&name), now);
+    }
+
+    fn count_call(&mut self, subject: Subject, step: Step, answer: &Answer) {
+        let (endpoint, vault) = match subject {
+            Subject::Token(identity) => match self.identities.get(identity) {
+                Some(identity) => (Endpoint::of_token(identity, step), None),
+                None => return,
+            },
+            Subject::Secret(at) => match self.slots.get_mut(at) {
+                Some(slot) => {
+                    let endpoint = Endpoint::of_vault(slot.key.collection);
+                    (endpoint, Some(slot.key.vault))
+                }
+                None => return,
+            },
+        };
+        let status = Status::of(answer);
+        self.metrics.count(Series::Calls(endpoint, status, vault));
+    }
+
+    /// How things stand: what is held, what is held back, and what ends soon.
+    pub fn standing(&mut self, now: Timestamp) -> Vec<(Series, u64)> {
+        let (mut entries, mut bytes) = (0, 0);
+        let mut vaults = vec![(NEVER, 0); self.config.vaults.len()];
+        let mut standing = Vec::new();
+        for (_, slot) in self.slots.iter() {
+            let Some((nearest, held)) = vaults.get_mut(slot.key.vault) else {
+                continue;
+            };
+            *held += u64::from(slot.record.held_until(now).is_some());
+            let Some(found) = &slot.record.found else {
+                continue;
+            };
+            entries += 1;
+            bytes += found.secret.value.expose().len() as u64;
+            if let Some(end) = found.secret.expires_at {
+                let left = end.until(now).0 / 1000;
+                *nearest = left.min(*nearest);
+                if let Some(name) = self.metrics.name_of(&slot.key) {
+                    standing.push((Series::NamedExpiry(name), left));
+                }
+            }
+        }
+        standing.push((Series::CacheEntries, entries));
+        standing.push((Series::CacheBytes, bytes));
+        for (vault, (nearest, held)) in vaults.into_iter().enumerate() {
+            let hold = self.holds.get(vault).copied().flatten();
+            let hold = hold.is_some_and(|failed| failed.until > now);
+            standing.push((Series::SecretExpiry(vault), nearest));
+            standing.push((Series::SecretBackoffs(vault), held));
+            standing.push((Series::VaultBackoffs(vault), u64::from(hold)));
+        }
+        let (left, held) = self.tokens_standing(now);
+        standing.push((Series::TokenExpiry, left));
+        standing.push((Series::TokenBackoffs, held));
+        standing
+    }
+
+    /// Seconds to the end of the token that ends first, and how many are not asked for now. A token that
+    /// nobody uses is not renewed before somebody does, and may end unnoticed.
+    fn tokens_standing(&self, now: Timestamp) -> (u64, u64) {
+        let (mut left, mut held) = (NEVER, 0);
+        for slot in &self.tokens {
+            if let Some(token) = slot.token.as_ref().filter(|_| slot.used) {
+                left = left.min(token.expires_at.until(now).0 / 1000);
+            }
+            let failed = slot.failure.as_ref().map(|(_, failed)| failed);
+            held += u64::from(failed.is_some_and(|failed| failed.until > now));
+        }
+        (left, held)
     }
 
     fn finish_secret(&mut self, lane: Lane, at: usize, todo: &mut Todo) {

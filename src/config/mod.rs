@@ -46,6 +46,17 @@ pub struct Config {
     pub on_error: OnError,
     /// Whether workers share their cache through the host; `None` is the host's default.
     pub shared_data: Option<bool>,
+    /// What is told of what happens.
+    pub metrics: MetricRules,
+}
+
+/// `metrics`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricRules {
+    /// Whether there are any; `None` is the host's default.
+    pub enabled: Option<bool>,
+    /// Whether they may name secrets.
+    pub secret_names: bool,
 }
 
 /// One vault with the identity that reads it.
@@ -183,6 +194,14 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
         ],
     );
     let shared_data = root.boolean("shared_data");
+    let metrics = root.object("metrics").map(|mut metrics| {
+        let rules = MetricRules {
+            enabled: metrics.boolean("enabled"),
+            secret_names: metrics.boolean("secret_names").unwrap_or_default(),
+        };
+        metrics.done();
+        rules
+    });
     root.done();
     Some(Config {
         vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
@@ -192,6 +211,7 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
         limits,
         on_error: on_error.unwrap_or_default(),
         shared_data,
+        metrics: metrics.unwrap_or_default(),
     })
 }
 

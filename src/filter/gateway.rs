@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
+use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
@@ -16,6 +17,7 @@ use crate::azure::identity::Step;
 use crate::body::Kind;
 use crate::config::{Config, OnError};
 use crate::failure::Reason;
+use crate::metrics::Series;
 use crate::query;
 use crate::redact::Redactor;
 use crate::resolver::{Call, Lane, Now, Resolver, Shared, Subject, Todo, Want};
@@ -64,6 +66,9 @@ pub(super) struct Ready {
     streams: HashMap<u32, Stream>,
     tick_period: Span,
     complained: Option<(Reason, Timestamp)>,
+    meters: Meters,
+    /// WasmX without metrics (Kong before 3.9) traps on every call that is about one.
+    counts: bool,
 }
 
 /// What of a message has to be looked at; worked out once.
@@ -281,6 +286,13 @@ impl Gateway {
             }
         }
     }
+
+    /// The root context goes: what it added to the host's gauges goes with it.
+    pub(super) fn retire(&mut self, host: &impl Host) {
+        if let Self::Ready(ready) = self {
+            ready.meters.retire(host);
+        }
+    }
 }
 
 impl Ready {
@@ -291,9 +303,11 @@ impl Ready {
         let response_set = SetHeader::all(&config, &config.response.set_headers);
         let query = place::in_query(&config, None);
         let places = set.iter().chain(&response_set).map(|set| &set.place);
-        for want in places.chain(&query).flat_map(Place::wants) {
+        for want in places.clone().chain(&query).flat_map(Place::wants) {
             resolver.pin(want);
         }
+        let operators = places.flat_map(Place::wants).map(|want| want.key.vault);
+        resolver.metrics.operator_sets(operators);
         let (request, response) = (&config.request, &config.response);
         let needs = Needs {
             request_headers: !request.resolve_headers.is_empty(),
@@ -306,10 +320,12 @@ impl Ready {
             Dialect::WasmX => WASMX_TICK,
         };
         host.set_tick_period(tick_period);
-        // WasmX traps on shared data without a zone, which it has only if the operator made one.
+        // WasmX traps on shared data without a zone, which it has only if the operator made one; and on
+        // metrics before Kong 3.9.
         let by_default = host.dialect() == Dialect::Envoy;
         Self {
             shared_data: config.shared_data.unwrap_or(by_default),
+            counts: config.metrics.enabled.unwrap_or(by_default),
             config,
             resolver,
             set,
@@ -319,6 +335,7 @@ impl Ready {
             streams: HashMap::new(),
             tick_period,
             complained: None,
+            meters: Meters::default(),
         }
     }
 
@@ -344,6 +361,21 @@ impl Ready {
         let next = self.with_now(host, |resolver, now| resolver.tick(now, &mut todo));
         self.carry_out(root, todo, host, calls);
         self.set_tick(next, host);
+        self.tell(host);
+    }
+
+    /// Tells the host what was counted, once a second.
+    fn tell(&mut self, host: &impl Host) {
+        let now = host.now();
+        if self.meters.due(now) {
+            if !self.counts {
+                drop(self.resolver.metrics.take_delays());
+                return;
+            }
+            let standing = self.resolver.standing(now);
+            self.meters
+                .tell(&mut self.resolver.metrics, &standing, host);
+        }
     }
 
     /// WasmX traps when the period is set a second time.
@@ -476,6 +508,7 @@ impl Ready {
         }
         let now = host.now();
         let epoch = self.resolver.epoch();
+        self.resolver.metrics.begin();
         let all = self.set.iter_mut().chain(&mut self.response_set);
         for set in all {
             if !set.prepare(&mut self.resolver, epoch, now) {
@@ -485,6 +518,7 @@ impl Ready {
         for set in &self.set {
             set.apply(Map::Request, host);
         }
+        self.resolver.metrics.served();
         true
     }
 
@@ -726,6 +760,7 @@ impl Ready {
         };
         let masks = self.masks() && !response;
         let mut used = Vec::new();
+        self.resolver.metrics.begin();
         let mut bench = Bench {
             on_error,
             resolver: &mut self.resolver,
@@ -741,6 +776,9 @@ impl Ready {
                 .or_default()
                 .used
                 .append(&mut used);
+        }
+        if matches!(verdict, Verdict::Wait(_)) {
+            self.resolver.metrics.begin();
         }
         verdict
     }
@@ -791,12 +829,14 @@ impl Ready {
 
     fn hold(&mut self, context: u32, parked: Parked, host: &impl Host) -> Flow {
         self.parked.insert(context, parked);
+        self.resolver.metrics.begin();
         // Another worker's fetch shows at a tick only.
         self.set_tick(self.resolver.next_tick(), host);
         Flow::Pause
     }
 
-    fn apply(&self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+    fn apply(&mut self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+        self.resolver.metrics.end();
         for edit in edits {
             apply(host, parked.stage, edit);
         }
@@ -817,6 +857,8 @@ impl Ready {
     /// Answers the request from here.
     fn deny(&mut self, context: u32, denial: &Denial, host: &impl Host) -> Flow {
         self.complain(denial, host);
+        self.resolver.metrics.end();
+        self.resolver.metrics.count(Series::Refusals(denial.reason));
         if self.needs.response {
             self.streams.entry(context).or_default().answered = true;
         }
@@ -910,6 +952,10 @@ impl Ready {
                 continue;
             }
             let verdict = self.judge(context, &parked, true, host);
+            if !matches!(verdict, Verdict::Wait(_)) {
+                let waited = parked.since.age(host.now());
+                self.resolver.metrics.delayed(waited);
+            }
             match verdict {
                 // WasmX takes a new body in the body's own callback only; the value is there now for
                 // whoever asks again.

@@ -7,5 +7,6 @@ mod answer;
 mod gateway;
 pub mod header_map;
 pub mod host;
+mod meters;
 mod place;
 pub mod vm;

@@ -116,7 +116,8 @@ impl<H: Host> Vm<H> {
 
     /// `proxy_on_delete`
     pub fn delete_context(&mut self, context: u32) {
-        if self.roots.remove(&context).is_some() {
+        if let Some(mut gateway) = self.roots.remove(&context) {
+            gateway.retire(&self.host);
             return;
         }
         let root = self.root_of(context);

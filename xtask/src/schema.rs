@@ -85,6 +85,13 @@ const ROOT: &[Field] = &[
     field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time; 100 by default."),
     field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
+    field("metrics", Shape::Object(METRICS), "What metrics may tell."),
+];
+
+#[rustfmt::skip]
+const METRICS: &[Field] = &[
+    field("enabled", Shape::Boolean, "Whether there are metrics. On in Envoy; off in Kong, which has them from 3.9 on, and where the filter dies of them before."),
+    field("secret_names", Shape::Boolean, "Whether metrics name secrets: failures and expiry dates of the first 100 that a worker sees. Off by default."),
 ];
 
 #[rustfmt::skip]
@@ -183,9 +190,19 @@ const RESPONSE_SET: &[Field] = &[SET_HEADERS];
 const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
 /// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
-/// captures, the part of the name that goes and the label's value. None until the filter has metrics. (As
-/// of Kong 3.9 they work only for filters whose name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
-const LABELS: &[(&str, &str)] = &[];
+/// captures, the part of the name that goes and the label's value. Of several matches the first counts,
+/// so what users name comes last in a metric's name. (As of Kong 3.9 they work only for filters whose
+/// name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
+const LABELS: &[(&str, &str)] = &[
+    ("source", r"(%.source%.([a-z0-9_]+))"),
+    ("reason", r"(%.reason%.([a-z0-9_]+))"),
+    ("endpoint", r"(%.endpoint%.([a-z0-9_]+))"),
+    ("status", r"(%.status%.([a-z0-9_]+))"),
+    ("identity", r"(%.identity%.([a-z0-9_]+))"),
+    ("of", r"(%.of%.([a-z0-9_]+))"),
+    ("vault", r"(%.vault%.([a-z0-9_]+))"),
+    ("secret", r"(%.secret%.([a-z0-9_]+))$"),
+];
 
 /// Where a schema goes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,8 @@ pub struct Settings {
     pub empty_clusters: Vec<String>,
     /// WasmX: the size of the shared-data zone, if there is one.
     pub zone: Option<usize>,
+    /// WasmX: whether there are metrics (Kong 3.9 on); all calls about them trap without.
+    pub metrics: bool,
     /// WasmX: whether answers have `:dispatch_status` (Kong 3.9 on).
     pub dispatch_status: bool,
     /// WasmX: larger bodies go into a file. Envoy: larger ones that are held are answered with 413.
@@ -59,6 +61,7 @@ impl Settings {
             empty_clusters: Vec::new(),
             zone: Some(1 << 20),
             dispatch_status: true,
+            metrics: true,
             body_limit: match dialect {
                 Dialect::Envoy => 1 << 20,
                 Dialect::Wasmx => 16 << 10,
@@ -199,6 +202,18 @@ impl Gateway {
             .iter()
             .map(|(_, name, value)| (name.clone(), *value))
             .collect()
+    }
+
+    /// What a histogram was given.
+    #[must_use]
+    pub fn recorded(&self, name: &str) -> Vec<u64> {
+        let host = self.host.borrow();
+        let at = host.metrics.iter().position(|(_, n, _)| n == name);
+        let ours = host
+            .recorded
+            .iter()
+            .filter(|(id, _)| Some(*id as usize) == at);
+        ours.map(|(_, value)| *value).collect()
     }
 
     /// All keys and values of shared data.

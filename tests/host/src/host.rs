@@ -18,6 +18,12 @@ pub enum Dialect {
     Wasmx,
 }
 
+impl Dialect {
+    pub(crate) fn is_envoy(self) -> bool {
+        self == Self::Envoy
+    }
+}
+
 /// A severity (`proxy_log_level_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -111,7 +117,10 @@ pub(crate) struct Host {
     pub(crate) ticks: Vec<Vec<Tick>>,
     /// WasmX: whether the period was set since the instance was made.
     pub(crate) tick_set: BTreeSet<usize>,
+    /// Kind, name, value; a histogram's value is how many were recorded.
     pub(crate) metrics: Vec<(u32, String, u64)>,
+    /// What histograms were given, by their numbers.
+    pub(crate) recorded: Vec<(u32, u64)>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) here: Here,
     /// For [`Planted`]: values that headers were set to, and a count of chances.
@@ -146,6 +155,7 @@ impl Host {
             ticks: vec![Vec::new(); vms],
             tick_set: BTreeSet::new(),
             metrics: Vec::new(),
+            recorded: Vec::new(),
             counts: BTreeMap::new(),
             here: Here {
                 worker: 0,
@@ -199,7 +209,7 @@ impl Host {
     }
 
     pub(crate) fn is_envoy(&self) -> bool {
-        self.settings.dialect == Dialect::Envoy
+        self.settings.dialect.is_envoy()
     }
 
     pub(crate) fn violation(&mut self, call: &'static str, what: impl Into<String>) {
@@ -708,7 +718,16 @@ impl Host {
         Ok(())
     }
 
+    /// WasmX before Kong 3.9.
+    fn no_metrics<T>(&self) -> Option<Reply<T>> {
+        let none = !self.is_envoy() && !self.settings.metrics;
+        none.then(|| trap("host function not yet implemented"))
+    }
+
     pub(crate) fn define_metric(&mut self, kind: u32, name: &str) -> Reply<u32> {
+        if let Some(ill) = self.no_metrics() {
+            return ill;
+        }
         if !self.is_envoy() && name.len() > 240 {
             return trap("a metric's name of more than 256 bytes with its prefix");
         }
@@ -727,16 +746,26 @@ impl Host {
         if *kind != 0 && !envoy {
             return trap("increment of what is no counter");
         }
-        if by == 0 && envoy {
-            self.violation("proxy_increment_metric", "incrementing by 0");
+        if envoy && (by == 0 || (*kind == 0 && by < 0)) {
+            let what = format!("adding {by}");
+            self.violation("proxy_increment_metric", what);
             return Err(Ill::Status(BAD_ARGUMENT));
         }
-        *value = value.saturating_add_signed(by);
+        match value.checked_add_signed(by) {
+            Some(sum) => *value = sum,
+            None => self.violation("proxy_increment_metric", "below nothing"),
+        }
         Ok(())
     }
 
     pub(crate) fn record_metric(&mut self, id: u32, to: u64) -> Reply {
         match self.metrics.get_mut(id as usize) {
+            Some((0, ..)) if !self.settings.dialect.is_envoy() => trap("cannot record on counters"),
+            Some((2, _, value)) => {
+                *value += 1;
+                self.recorded.push((id, to));
+                Ok(())
+            }
             Some((_, _, value)) => {
                 *value = to;
                 Ok(())
@@ -747,7 +776,8 @@ impl Host {
 
     pub(crate) fn metric(&mut self, id: u32) -> Reply<u64> {
         match self.metrics.get(id as usize) {
-            Some((2, ..)) if !self.is_envoy() => trap("get of a histogram"),
+            Some((2, ..)) if !self.settings.dialect.is_envoy() => trap("get of a histogram"),
+            Some((2, ..)) => Err(Ill::Status(BAD_ARGUMENT)),
             Some((_, _, value)) => Ok(*value),
             None => Err(Ill::Status(BAD_ARGUMENT)),
         }
