@@ -5,8 +5,6 @@
 //! so a share of a sum is added and taken back (Envoy; WasmX cannot, and shows the worker that wrote
 //! last), and of the least of all workers' values everybody leaves standing what is less than his own.
 
-use std::collections::BTreeMap;
-
 use super::host::{Dialect, Host, MetricKind};
 use crate::metrics::{Metrics, Series, Told};
 use crate::time::{Span, Timestamp};
@@ -28,8 +26,9 @@ struct Gauge {
 /// The host's numbers of our series, and what it was told.
 #[derive(Default)]
 pub(super) struct Meters {
-    ids: BTreeMap<Series, u32>,
-    gauges: BTreeMap<Series, Gauge>,
+    /// Lists: they are short, and looked through once a second.
+    ids: Vec<(Series, u32)>,
+    gauges: Vec<(Series, Gauge)>,
     told_at: Option<Timestamp>,
 }
 
@@ -72,31 +71,40 @@ impl Meters {
         let gone: Vec<(Series, u64)> = self
             .gauges
             .iter()
-            .filter(|(known, _)| !standing.iter().any(|(series, _)| series == *known))
-            .map(|(series, _)| (*series, series.nothing()))
+            .map(|(known, _)| (*known, known.nothing()))
+            .filter(|(known, _)| !standing.iter().any(|(series, _)| series == known))
             .collect();
         for (series, value) in standing.iter().copied().chain(gone) {
             if let Some(id) = self.id(series, metrics, host) {
-                let gauge = self.gauges.entry(series).or_default();
-                match series.told() {
-                    Told::Sum => gauge.share(id, value, host),
-                    _ => gauge.least(id, value, host),
-                }
+                self.set(series, id, value, host);
             }
+        }
+    }
+
+    fn set(&mut self, series: Series, id: u32, value: u64, host: &impl Host) {
+        if !self.gauges.iter().any(|(known, _)| *known == series) {
+            self.gauges.push((series, Gauge::default()));
+        }
+        let found = self.gauges.iter_mut().find(|(known, _)| *known == series);
+        match (found, series.told()) {
+            (Some((_, gauge)), Told::Sum) => gauge.share(id, value, host),
+            (Some((_, gauge)), _) => gauge.least(id, value, host),
+            (None, _) => {}
         }
     }
 
     /// Takes back this worker's shares.
     pub(super) fn retire(&mut self, host: &impl Host) {
         for (series, gauge) in &mut self.gauges {
-            if let (Told::Sum, Some(id)) = (series.told(), self.ids.get(series)) {
+            let id = self.ids.iter().find(|(known, _)| known == series);
+            if let (Told::Sum, Some((_, id))) = (series.told(), id) {
                 gauge.share(*id, 0, host);
             }
         }
     }
 
     fn id(&mut self, series: Series, metrics: &Metrics, host: &impl Host) -> Option<u32> {
-        if let Some(id) = self.ids.get(&series) {
+        if let Some((_, id)) = self.ids.iter().find(|(known, _)| *known == series) {
             return Some(*id);
         }
         let kind = match series.told() {
@@ -105,7 +113,7 @@ impl Meters {
             Told::Histogram => MetricKind::Histogram,
         };
         let id = host.define_metric(kind, &metrics.name(series)).ok()?;
-        self.ids.insert(series, id);
+        self.ids.push((series, id));
         Some(id)
     }
 }
