@@ -19,6 +19,29 @@ pub const MOST_NAMES: usize = 100;
 /// A longer label is cut: WasmX kills the worker for a name of more than 256 bytes.
 const LONGEST_LABEL: usize = 64;
 
+/// Every value of the label `endpoint`.
+pub const ENDPOINTS: [&str; 7] = [
+    "token",
+    "managed_identity",
+    "federated_token",
+    "challenge",
+    "secrets",
+    "certificates",
+    "keys",
+];
+/// Every value of the label `status`.
+pub const STATUSES: [&str; 9] = [
+    "2xx",
+    "3xx",
+    "4xx",
+    "5xx",
+    "other",
+    "429",
+    "timeout",
+    "unreachable",
+    "not_sent",
+];
+
 /// Where the value of a reference came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -471,14 +494,14 @@ impl Metrics {
             }
             Series::Tokens(kind) => label("identity", kind.as_str()),
             Series::VaultBackoffs(of) => {
-                label("of", "vault");
+                label("kind", "vaults");
                 vault = Some(of);
             }
             Series::SecretBackoffs(of) => {
-                label("of", "secret");
+                label("kind", "secrets");
                 vault = Some(of);
             }
-            Series::TokenBackoffs => label("of", "token"),
+            Series::TokenBackoffs => label("kind", "tokens"),
             Series::SecretExpiry(of) => vault = Some(of),
             Series::NamedFailures(at) | Series::NamedExpiry(at) => {
                 secret = named(at);
@@ -551,7 +574,7 @@ mod tests {
                 Series::NamedFailures(0),
                 "akv_named_secret_failures_total.vault.two_b.secret.db_main",
             ),
-            (Series::TokenBackoffs, "akv_backoffs.of.token"),
+            (Series::TokenBackoffs, "akv_backoffs.kind.tokens"),
         ] {
             assert_eq!(metrics.name(series), name);
         }

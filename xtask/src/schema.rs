@@ -199,7 +199,7 @@ const LABELS: &[(&str, &str)] = &[
     ("endpoint", r"(%.endpoint%.([a-z0-9_]+))"),
     ("status", r"(%.status%.([a-z0-9_]+))"),
     ("identity", r"(%.identity%.([a-z0-9_]+))"),
-    ("of", r"(%.of%.([a-z0-9_]+))"),
+    ("kind", r"(%.kind%.([a-z0-9_]+))"),
     ("vault", r"(%.vault%.([a-z0-9_]+))"),
     ("secret", r"(%.secret%.([a-z0-9_]+))$"),
 ];
