@@ -317,6 +317,14 @@ impl Gateway {
         self.make_vm(worker);
     }
 
+    /// The filter is taken out of this worker in order, as after a change of Envoy's configuration.
+    pub fn remove(&mut self, worker: usize) {
+        let root = self.workers[worker].root;
+        self.delete(worker, root);
+        self.workers[worker].vm = None;
+        self.host.borrow_mut().ticks[worker].clear();
+    }
+
     /// Calls into a VM. An error is a trap, which is on record already.
     fn callback(
         &mut self,

@@ -71,6 +71,12 @@ pub fn without_shared_data(configuration: &[u8]) -> Vec<u8> {
     configuration.to_string().into_bytes()
 }
 
+pub fn without_metrics(configuration: &[u8]) -> Vec<u8> {
+    let mut configuration: Value = serde_json::from_slice(configuration).expect("JSON");
+    configuration["metrics"] = Value::Null;
+    configuration.to_string().into_bytes()
+}
+
 pub fn emulated() -> Azure {
     let azure = Azure::new();
     azure.add_app(AppRegistration {
