@@ -288,6 +288,41 @@ fn a_wrong_client_secret_is_said_in_the_log_and_heals() {
 }
 
 #[test]
+fn refusals_have_the_id_that_envoys_log_has() {
+    let world = resolving(&json!({}));
+    let (_, answer) = world.denied("{vault://azure/open-nobody}");
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let id = body["request_id"].as_str().expect("an id").to_owned();
+    assert_eq!(id.len(), 36, "Envoy's own: {id}");
+    assert!(world.envoy.log().contains(&format!("request_id={id}")));
+    let fields: Vec<&String> = body.as_object().expect("an object").keys().collect();
+    assert_eq!(fields, ["message", "reason", "reference", "request_id"]);
+}
+
+#[test]
+fn a_grpc_client_gets_a_grpc_status() {
+    let world = resolving(&json!({}));
+    let grpc = ("content-type", "application/grpc");
+    let (answer, received) = world.ask(&[("x-key", "{vault://azure/open-nobody}"), grpc]);
+    assert_eq!(received, None);
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    assert_eq!(answer.header("content-type"), Some("application/grpc"));
+    assert_eq!(
+        answer.header("grpc-status"),
+        Some("9"),
+        "{:?}",
+        answer.headers
+    );
+    let message = answer.header("grpc-message").expect("a message");
+    assert!(message.contains("reason=not_found"), "{message}");
+    world
+        .azure
+        .fail(Endpoint::Secrets, Fault::Throttle("3".into()));
+    let (answer, _) = world.ask(&[("x-key", "{vault://azure/open-1}"), grpc]);
+    assert_eq!(answer.header("grpc-status"), Some("14"));
+}
+
+#[test]
 fn a_secret_that_may_not_be_read_is_denied() {
     let world = resolving(&json!({}));
     world.azure.deny_secret("open-1");

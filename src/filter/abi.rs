@@ -295,7 +295,14 @@ impl Host for ProxyWasmHost {
         checked(unsafe { proxy_continue_stream(half as u32) })
     }
 
-    fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
+    fn respond(
+        &self,
+        status: u32,
+        headers: &[(&[u8], &[u8])],
+        body: &[u8],
+        grpc_status: Option<u32>,
+    ) -> Result<(), Refused> {
+        let grpc_status = grpc_status.and_then(|status| i32::try_from(status).ok());
         let headers = header_map::serialize(headers);
         // SAFETY: the host reads the byte ranges during the call only.
         checked(unsafe {
@@ -307,7 +314,7 @@ impl Host for ProxyWasmHost {
                 body.len(),
                 headers.as_ptr(),
                 headers.len(),
-                NO_GRPC_STATUS,
+                grpc_status.unwrap_or(NO_GRPC_STATUS),
             )
         })
     }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
+use super::reply;
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
@@ -193,12 +193,7 @@ impl Gateway {
         match self {
             Self::Ready(ready) => ready.request_headers(root, context, end, host, calls),
             Self::Refusing => {
-                reply(
-                    host,
-                    503,
-                    &json!({"message": "the secrets filter is not configured; see the gateway's log"}),
-                    None,
-                );
+                reply::not_configured(host);
                 Flow::Pause
             }
         }
@@ -862,7 +857,7 @@ impl Ready {
         if self.needs.response {
             self.streams.entry(context).or_default().answered = true;
         }
-        deny(host, denial);
+        reply::deny(host, denial);
         Flow::Pause
     }
 
@@ -1005,8 +1000,9 @@ impl Ready {
         }
         self.complained = Some((denial.reason, now));
         let reference = String::from_utf8_lossy(&denial.reference);
+        let id = reply::request_id(host).unwrap_or_default();
         let text = format!(
-            "event=request_denied reason={} reference={reference:?}",
+            "event=request_denied reason={} reference={reference:?} request_id={id}",
             denial.reason.as_str()
         );
         host.log(Level::Warn, &text);
@@ -1164,45 +1160,6 @@ fn gave_up() -> Denial {
         reference: Vec::new(),
         retry_after: None,
     }
-}
-
-fn deny(host: &impl Host, denial: &Denial) {
-    let what = String::from_utf8_lossy(&denial.reference);
-    if denial.reason == Reason::RepeatedHeader {
-        let body = json!({
-            "message": "this header may be sent once only",
-            "header": what,
-            "reason": denial.reason.as_str(),
-        });
-        return reply(host, 400, &body, None);
-    }
-    if denial.reason == Reason::BodyTooLarge {
-        let body = json!({
-            "message": "the body is too long to be looked into for references",
-            "reason": denial.reason.as_str(),
-        });
-        return reply(host, 413, &body, None);
-    }
-    let body = json!({
-        "message": "a secret that this request needs cannot be had",
-        "reference": what,
-        "reason": denial.reason.as_str(),
-    });
-    let soon = match denial.reason {
-        Reason::TooManyFetches | Reason::NotReady => Some(Span::seconds(1)),
-        _ => None,
-    };
-    reply(host, 503, &body, denial.retry_after.or(soon));
-}
-
-fn reply(host: &impl Host, status: u32, body: &serde_json::Value, retry_after: Option<Span>) {
-    let seconds = retry_after.map(|wait| wait.ceil_seconds().to_string());
-    let mut headers: Vec<(&[u8], &[u8])> =
-        vec![(b"content-type", b"application/json; charset=utf-8")];
-    if let Some(seconds) = &seconds {
-        headers.push((b"retry-after", seconds.as_bytes()));
-    }
-    let _ = host.respond(status, &headers, body.to_string().as_bytes());
 }
 
 fn send(host: &impl Host, request: &HttpRequest) -> Result<u32, Refused> {

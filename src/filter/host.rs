@@ -165,8 +165,15 @@ pub trait Host {
     fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused>;
     /// Lets a parked request go on (Envoy only: WasmX resumes by itself after the last answer).
     fn resume(&self, half: Half) -> Result<(), Refused>;
-    /// Answers the current request from here.
-    fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused>;
+    /// Answers the current request from here. With a gRPC status Envoy makes a gRPC answer to a gRPC
+    /// request, whose message is the body; WasmX passes that status over.
+    fn respond(
+        &self,
+        status: u32,
+        headers: &[(&[u8], &[u8])],
+        body: &[u8],
+        grpc_status: Option<u32>,
+    ) -> Result<(), Refused>;
     /// Makes the calls that follow be about this request (Envoy only). Refused when it is gone.
     fn focus(&self, context: u32) -> Result<(), Refused>;
     /// Reads shared data. On WasmX this traps when the operator configured no zone.

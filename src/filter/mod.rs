@@ -9,4 +9,5 @@ pub mod header_map;
 pub mod host;
 mod meters;
 mod place;
+mod reply;
 pub mod vm;

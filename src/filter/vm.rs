@@ -68,7 +68,7 @@ impl<H: Host> Vm<H> {
             }
             // Not a context that we know: nothing was configured for it, so nothing may pass.
             None => {
-                let _ = self.host.respond(503, &[], b"");
+                let _ = self.host.respond(503, &[], b"", None);
                 Flow::Pause
             }
         }

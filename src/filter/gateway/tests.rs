@@ -150,7 +150,13 @@ impl Host for Shared {
         assert_eq!(self.0.dialect, Dialect::Envoy, "WasmX resumes by itself");
         self.0.on_stream(|stream| stream.resumed = true)
     }
-    fn respond(&self, status: u32, _: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
+    fn respond(
+        &self,
+        status: u32,
+        _: &[(&[u8], &[u8])],
+        body: &[u8],
+        _: Option<u32>,
+    ) -> Result<(), Refused> {
         let body = String::from_utf8_lossy(body).into_owned();
         self.0.on_stream(|stream| {
             assert!(!stream.resumed && stream.reply.is_none(), "two ends");

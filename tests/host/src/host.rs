@@ -531,7 +531,14 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn local_response(&mut self, status: u32, headers: Headers, body: &[u8]) -> Reply {
+    /// Envoy makes a gRPC answer to a gRPC request of it; WasmX has no use for `grpc_status`.
+    pub(crate) fn local_response(
+        &mut self,
+        status: u32,
+        headers: Headers,
+        body: &[u8],
+        grpc_status: i32,
+    ) -> Reply {
         if !self.is_envoy() && self.in_root() {
             return Err(Ill::Crash(
                 "a local response from a root context".to_owned(),
@@ -549,7 +556,18 @@ impl Host {
             }
             return trap("local response already stashed");
         }
-        let mut body = body.to_vec();
+        let (mut status, mut headers, mut body) = (status, headers, body.to_vec());
+        let grpc = stream
+            .headers
+            .text("content-type")
+            .strip_prefix("application/grpc")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
+        if envoy && grpc {
+            headers.set("content-type", b"application/grpc");
+            headers.set("grpc-status", grpc_status.to_string().as_bytes());
+            headers.set("grpc-message", &body);
+            (status, body) = (200, Vec::new());
+        }
         if !envoy {
             body.push(b'\n');
         }
@@ -677,6 +695,10 @@ impl Host {
             ("plugin_root_id", false) => Some(b"0".to_vec()),
             ("plugin_vm_id", true) => Some(b"vm".to_vec()),
             ("ngx.pid", false) => Some(b"4711".to_vec()),
+            ("ngx.kong_request_id", false) => {
+                self.stream()?;
+                Some(b"4f1d7e0a9c5b4c0f8d3e2a1b0c9d8e7f".to_vec())
+            }
             ("source.address", _) => Some(b"192.0.2.7:1234".to_vec()),
             ("request.path", _) => Some(
                 self.stream()?
