@@ -155,8 +155,6 @@ pub struct Slot {
     pub last_used: Timestamp,
     /// When a value in use is fetched anew; before its ttl ends, and not all at once.
     pub renew_at: Timestamp,
-    /// When its failure was last logged.
-    pub logged: Option<(Reason, Timestamp)>,
     /// Where the value came from, and when.
     pub came: Option<(Source, Timestamp)>,
     views: Vec<(View, Result<SecretValue, Reason>)>,
@@ -250,7 +248,6 @@ impl Slots {
             wished: false,
             last_used: now,
             renew_at: Timestamp(u64::MAX),
-            logged: None,
             came: None,
             views: Vec::new(),
         };

@@ -26,6 +26,7 @@ pub mod body;
 pub mod budget;
 pub mod cache;
 pub mod config;
+pub mod events;
 pub mod failure;
 pub mod filter;
 pub mod metrics;

@@ -375,6 +375,17 @@ impl Metrics {
         self.seen.push((source, vault));
     }
 
+    /// How many references were looked up so far.
+    #[must_use]
+    pub const fn seen(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Those after so many were no use of a secret.
+    pub fn forget_after(&mut self, seen: usize) {
+        self.seen.truncate(seen);
+    }
+
     /// The message went on or was refused: what was seen for it counts.
     pub fn end(&mut self) {
         while let Some((source, vault)) = self.seen.pop() {

@@ -22,6 +22,8 @@ use crate::cache::{
     Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
 };
 use crate::config::{CacheRules, Config};
+pub use crate::events::LogLine;
+use crate::events::{Events, Line};
 use crate::failure::{Failure, Reason};
 use crate::metrics::{Endpoint, Kind, Metrics, NEVER, Series, Source, Status};
 use crate::seal::Sealer;
@@ -36,8 +38,6 @@ const LONGEST_BACK_OFF: Span = Span::seconds(30);
 /// A secret that is not there is remembered this long at least: whoever asks for names by the million
 /// asks Azure once a second for each.
 const SHORTEST_NEGATIVE: Span = Span::seconds(1);
-/// How often the same failure of the same secret is logged.
-const LOG_AGAIN: Span = Span::seconds(60);
 /// How often to look whether another worker's fetch has ended.
 const FOLLOWING_TICK: Span = Span(20);
 /// How often to look what has to be renewed.
@@ -83,14 +83,6 @@ pub struct Todo {
     pub woken: Vec<u32>,
     /// Lines for the log.
     pub log: Vec<LogLine>,
-}
-
-/// A line for the log.
-pub struct LogLine {
-    /// Whether somebody should look at this.
-    pub warning: bool,
-    /// The line: `event=… key=value …`.
-    pub text: String,
 }
 
 /// Data that all workers share. Without any, every method does nothing and says so.
@@ -203,6 +195,8 @@ pub struct Resolver {
     epoch: u64,
     /// What is counted.
     pub metrics: Metrics,
+    /// What is told.
+    pub events: Events,
 }
 
 impl Resolver {
@@ -220,6 +214,7 @@ impl Resolver {
             holds: vec![None; config.vaults.len()],
             budget: Budget::new(config.limits.fetches_per_second),
             metrics: Metrics::new(&config),
+            events: Events::default(),
             config,
             sealers: identities.iter().map(Sealer::of).collect(),
             identities,
@@ -288,6 +283,20 @@ impl Resolver {
             }
             (_, None) => Answered::Unknown,
         }
+    }
+
+    /// What a message got for `want` that came at `since`, for whoever only looks: it counts as no use.
+    pub fn look(&mut self, want: &Want, since: Timestamp, now: Timestamp) -> Answered {
+        let seen = self.metrics.seen();
+        let answered = self.answer(want, Some(since), now);
+        self.metrics.forget_after(seen);
+        answered
+    }
+
+    /// The beginning of a line about a secret.
+    #[must_use]
+    pub fn about(&self, event: &str, key: &SecretKey) -> Line {
+        about(event, &self.config, key)
     }
 
     /// Fetches what `want` asks for, or joins those who wait for it already.
@@ -577,15 +586,16 @@ impl Resolver {
         let name = hold_name(place.uri.host());
         put(now.shared, &name, &record.pack(&name));
         if known.is_none() {
-            todo.log.push(LogLine {
-                warning: true,
-                text: format!(
-                    "event=vault_held vault={} reason={} for_s={}",
-                    place.prefix,
-                    failure.reason.as_str(),
-                    failed.until.until(now.time).ceil_seconds()
-                ),
-            });
+            let head = Line::new("vault_held").word("vault", &place.prefix);
+            let head = head.word("reason", failure.reason.as_str()).end();
+            if self.events.first(&head, true, now.time) {
+                let line = Line::of(&head).word("azure_request_id", failure.request_id());
+                let wait = failed.until.until(now.time).ceil_seconds();
+                todo.log.push(LogLine {
+                    warning: true,
+                    text: line.number("for_s", wait).end(),
+                });
+            }
         }
     }
 
@@ -840,6 +850,8 @@ impl Resolver {
         match who.read(step, answer, &mut slot.progress, now.time) {
             Ok(Some(token)) => {
                 self.metrics.count(Series::Tokens(Kind::of(who)));
+                todo.log
+                    .extend(token_told(&mut self.events, who, &token, now.time));
                 let name = token_name(who);
                 let sealer = self.sealers.get(identity).and_then(Option::as_ref);
                 put_sealed(now, sealer, &name, &pack_token(&name, &token));
@@ -901,16 +913,17 @@ impl Resolver {
         };
         slot.failure = Some((failure.clone(), failed));
         self.metrics.count(Series::TokenFailures(failure.reason));
-        todo.log.push(LogLine {
-            warning: true,
-            text: format!(
-                "event=token_failed {} reason={} next_try_in_s={} detail={:?}",
-                who.describe(),
-                failure.reason.as_str(),
-                until.until(now.time).ceil_seconds(),
-                failure.detail
-            ),
-        });
+        let head = Line::new("token_failed").words(&who.describe());
+        let head = head.word("reason", failure.reason.as_str()).end();
+        if self.events.first(&head, true, now.time) {
+            let line = Line::of(&head)
+                .word("azure_request_id", failure.request_id())
+                .number("next_try_in_s", until.until(now.time).ceil_seconds());
+            todo.log.push(LogLine {
+                warning: true,
+                text: line.quoted("detail", &failure.detail).end(),
+            });
+        }
     }
 
     /// Lets the secrets go on that waited for this token.
@@ -953,6 +966,19 @@ impl Resolver {
         };
         match key_vault::read_secret(vault, slot.key.collection, answer, now.time) {
             Ok(secret) => {
+                let before = slot.record.found.as_ref().map(|f| &f.secret.value);
+                if before.is_some_and(|before| *before != secret.value) {
+                    todo.log.push(LogLine {
+                        warning: false,
+                        text: about("secret_changed", &self.config, &slot.key).end(),
+                    });
+                }
+                let failing = about("secret_failed", &self.config, &slot.key);
+                let failing = failing.words("reason=").end();
+                if let Some(over) = self.events.over(&failing) {
+                    let line = about("secret_recovered", &self.config, &slot.key);
+                    todo.log.push(recovered(line, over));
+                }
                 let found = Found {
                     secret,
                     fetched_at: now.time,
@@ -963,7 +989,6 @@ impl Resolver {
                 };
                 slot.renewed(renewal(now.time, &slot.rules, (now.random)()));
                 slot.came = Some((Source::Fetched, now.time));
-                slot.logged = None;
                 if let Some(hold) = self.holds.get_mut(slot.key.vault) {
                     // It answers again: the next wait starts small.
                     *hold = hold.filter(|failed| failed.until > now.time);
@@ -1042,24 +1067,16 @@ impl Resolver {
         };
         slot.record.failed = Some(failed);
         self.metrics.secret_failed(&slot.key, failure.reason);
-        let news = slot
-            .logged
-            .is_none_or(|(reason, at)| reason != failure.reason || at.age(now.time) >= LOG_AGAIN);
-        if news {
-            slot.logged = Some((failure.reason, now.time));
-            let vault = self.config.vaults.get(slot.key.vault);
+        let head = about("secret_failed", &self.config, &slot.key);
+        let head = head.word("reason", failure.reason.as_str()).end();
+        if self.events.first(&head, slot.pinned, now.time) {
+            let line = Line::of(&head)
+                .word("azure_request_id", failure.request_id())
+                .word("stale", if usable { "true" } else { "false" })
+                .number("next_try_in_s", hold.ceil_seconds());
             todo.log.push(LogLine {
                 warning: true,
-                text: format!(
-                    "event=secret_failed vault={} {}={} reason={} stale={} next_try_in_s={} detail={:?}",
-                    vault.map_or("", |v| v.prefix.as_str()),
-                    slot.key.collection.as_str().trim_end_matches('s'),
-                    slot.key.name,
-                    failure.reason.as_str(),
-                    usable,
-                    hold.ceil_seconds(),
-                    failure.detail
-                ),
+                text: line.quoted("detail", &failure.detail).end(),
             });
         }
         self.publish(lane, at, now);
@@ -1157,6 +1174,37 @@ impl Resolver {
             todo.woken.extend(flight.waiters);
         }
     }
+}
+
+/// The beginning of a line about a secret, certificate or key.
+fn about(event: &str, config: &Config, key: &SecretKey) -> Line {
+    let vault = config.vaults.get(key.vault);
+    let line = Line::new(event).word("vault", vault.map_or("", |v| v.prefix.as_str()));
+    line.word(key.collection.as_str().trim_end_matches('s'), &key.name)
+}
+
+fn recovered(line: Line, (since, failures): (Timestamp, u64)) -> LogLine {
+    let line = line.number("failures", failures);
+    LogLine {
+        // As loud as what it ends.
+        warning: true,
+        text: line.word("since", &since.utc()).end(),
+    }
+}
+
+fn token_told(events: &mut Events, who: &Identity, token: &Token, now: Timestamp) -> Vec<LogLine> {
+    let who = who.describe();
+    let left = token.expires_at.until(now).ceil_seconds();
+    let renewed = Line::new("token_renewed").words(&who);
+    let mut lines = vec![LogLine {
+        warning: false,
+        text: renewed.number("expires_in_s", left).end(),
+    }];
+    let failing = Line::new("token_failed").words(&who).words("reason=").end();
+    if let Some(over) = events.over(&failing) {
+        lines.push(recovered(Line::new("token_recovered").words(&who), over));
+    }
+    lines
 }
 
 fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {

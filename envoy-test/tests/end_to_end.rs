@@ -731,12 +731,12 @@ fn a_wrong_configuration_stops_envoy_with_every_reason() {
         .to_string();
     assert!(
         error.contains(
-            "vaults[0].config.vault_url: is not a known field; did you mean `vault_uri`?"
+            "path=\"vaults[0].config.vault_url\" detail=\"is not a known field; did you mean `vault_uri`?"
         ),
         "{error}"
     );
     assert!(
-        error.contains("vaults[0].config.client_id: is missing"),
+        error.contains("path=\"vaults[0].config.client_id\" detail=\"is missing"),
         "{error}"
     );
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
+use super::audit::{self, Outcome};
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
@@ -16,6 +17,7 @@ use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
 use crate::body::Kind;
 use crate::config::{Config, OnError};
+use crate::events::Line;
 use crate::failure::Reason;
 use crate::metrics::Series;
 use crate::query;
@@ -31,8 +33,6 @@ const FIRST_TICK: Span = Span(1);
 const WASMX_TICK: Span = Span(500);
 /// A request that was woken this often and still lacks a value is given up.
 const MOST_ROUNDS: u32 = 5;
-/// How often the same complaint about requests is logged.
-const COMPLAIN_AGAIN: Span = Span::seconds(60);
 
 /// The calls that are under way in this VM, by the host's numbers.
 pub(super) type PendingCalls = HashMap<u32, PendingCall>;
@@ -65,7 +65,6 @@ pub(super) struct Ready {
     parked: BTreeMap<u32, Parked>,
     streams: HashMap<u32, Stream>,
     tick_period: Span,
-    complained: Option<(Reason, Timestamp)>,
     meters: Meters,
     /// WasmX without metrics (Kong before 3.9) traps on every call that is about one.
     counts: bool,
@@ -164,10 +163,8 @@ impl Gateway {
             Err(problems) => {
                 *self = Self::Refusing;
                 for problem in &problems {
-                    host.log(
-                        Level::Error,
-                        &format!("event=configuration_refused {problem}"),
-                    );
+                    let line = Line::new("configuration_refused").quoted("path", &problem.path);
+                    host.log(Level::Error, &line.quoted("detail", &problem.message).end());
                 }
                 // Envoy keeps what it had. WasmX would lose the worker, or run all chains without
                 // filters: there this filter starts and refuses every request instead.
@@ -329,7 +326,6 @@ impl Ready {
             parked: BTreeMap::new(),
             streams: HashMap::new(),
             tick_period,
-            complained: None,
             meters: Meters::default(),
         }
     }
@@ -359,10 +355,13 @@ impl Ready {
         self.tell(host);
     }
 
-    /// Tells the host what was counted, once a second.
+    /// Tells the host what was counted, and what came again, once a second.
     fn tell(&mut self, host: &impl Host) {
         let now = host.now();
         if self.meters.due(now) {
+            for line in self.resolver.events.summed_up(now) {
+                host.log(Level::Warn, &line.text);
+            }
             if !self.counts {
                 drop(self.resolver.metrics.take_delays());
                 return;
@@ -467,6 +466,7 @@ impl Ready {
         };
         if is_compressed(map) {
             self.complain(
+                "left_alone",
                 &denial(Reason::NotRepresentable, b"a compressed body"),
                 host,
             );
@@ -683,6 +683,7 @@ impl Ready {
         if is_compressed(map) {
             stream.redactor = None;
             self.complain(
+                "left_alone",
                 &denial(
                     Reason::NotRepresentable,
                     b"a compressed response is not searched for values",
@@ -722,7 +723,8 @@ impl Ready {
             let all = std::mem::take(&mut stream.collected);
             stream.response_body = None;
             let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
-            self.complain(&denial(Reason::BodyTooLarge, b"a response"), host);
+            let left = denial(Reason::BodyTooLarge, b"a response");
+            self.complain("left_alone", &left, host);
             return Flow::Continue;
         }
         if !end {
@@ -793,7 +795,10 @@ impl Ready {
                 self.apply(&parked, edits, host);
                 return Flow::Continue;
             }
-            Verdict::Deny(denial) => return self.deny_at(parked.stage, context, &denial, host),
+            Verdict::Deny(denial) => {
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
+                return self.deny_at(parked.stage, context, &denial, host);
+            }
             Verdict::Wait(wants) => wants,
         };
         let todo = self.fetch(context, &wants, host);
@@ -814,6 +819,7 @@ impl Ready {
             }
             Verdict::Deny(denial) => {
                 self.resolver.forget(context);
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
                 self.deny_at(parked.stage, context, &denial, host)
             }
             Verdict::Wait(_) => self.deny_at(parked.stage, context, &gave_up(), host),
@@ -831,12 +837,31 @@ impl Ready {
     }
 
     fn apply(&mut self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+        self.audit(parked, Outcome::GoesOn, host);
         self.resolver.metrics.end();
         for edit in edits {
             apply(host, parked.stage, edit);
         }
         for edit in &parked.fixed {
             apply(host, parked.stage, edit.clone());
+        }
+    }
+
+    /// Tells who used what, if that is asked for; before anything is changed.
+    fn audit(&mut self, parked: &Parked, outcome: Outcome, host: &impl Host) {
+        let request = matches!(parked.stage, Stage::RequestHeaders | Stage::RequestBody);
+        if let Some(audit) = self.config.audit.as_ref().filter(|_| request) {
+            let (config, resolver) = (&self.config, &mut self.resolver);
+            let times = (parked.since, host.now());
+            audit::write(
+                audit,
+                config,
+                &parked.places,
+                outcome,
+                resolver,
+                times,
+                host,
+            );
         }
     }
 
@@ -851,7 +876,7 @@ impl Ready {
 
     /// Answers the request from here.
     fn deny(&mut self, context: u32, denial: &Denial, host: &impl Host) -> Flow {
-        self.complain(denial, host);
+        self.complain("request_denied", denial, host);
         self.resolver.metrics.end();
         self.resolver.metrics.count(Series::Refusals(denial.reason));
         if self.needs.response {
@@ -968,6 +993,7 @@ impl Ready {
                 }
                 Verdict::Deny(denial) => {
                     self.resolver.forget(context);
+                    self.audit(&parked, Outcome::Refused(denial.reason), host);
                     self.deny(context, &denial, host);
                 }
                 Verdict::Wait(_) if self.resolver.awaits(context) => {
@@ -989,23 +1015,18 @@ impl Ready {
         }
     }
 
-    /// One line a minute for requests that fail for the same reason.
-    fn complain(&mut self, denial: &Denial, host: &impl Host) {
-        let now = host.now();
-        let said = |(reason, at): (Reason, Timestamp)| {
-            reason == denial.reason && at.age(now) < COMPLAIN_AGAIN
-        };
-        if self.complained.is_some_and(said) {
+    /// The first request that fails for a reason is told; those after it are counted.
+    fn complain(&mut self, event: &str, denial: &Denial, host: &impl Host) {
+        let head = Line::new(event)
+            .word("reason", denial.reason.as_str())
+            .end();
+        if !self.resolver.events.first(&head, true, host.now()) {
             return;
         }
-        self.complained = Some((denial.reason, now));
-        let reference = String::from_utf8_lossy(&denial.reference);
         let id = reply::request_id(host).unwrap_or_default();
-        let text = format!(
-            "event=request_denied reason={} reference={reference:?} request_id={id}",
-            denial.reason.as_str()
-        );
-        host.log(Level::Warn, &text);
+        let line = Line::of(&head).word("request_id", &id);
+        let reference = String::from_utf8_lossy(&denial.reference);
+        host.log(Level::Warn, &line.quoted("reference", &reference).end());
     }
 }
 

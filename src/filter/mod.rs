@@ -4,6 +4,7 @@
 #[cfg(target_os = "wasi")]
 mod abi;
 mod answer;
+mod audit;
 mod gateway;
 pub mod header_map;
 pub mod host;

@@ -86,6 +86,12 @@ const ROOT: &[Field] = &[
     field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (503, the default), remove (the header is dropped) or keep (the reference goes on as it came)."),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. On in Envoy; off in Kong, where it needs nginx_wasm_shm_kv."),
     field("metrics", Shape::Object(METRICS), "What metrics may tell."),
+    field("audit", Shape::Object(AUDIT), "A line in the log for each use of a secret by a client's reference: who, which, when, outcome. Off without this."),
+];
+
+#[rustfmt::skip]
+const AUDIT: &[Field] = &[
+    field("client_header", Shape::Like(HEADER_NAME), "The request header that names the client, best one that the gateway sets; without, the client's address. None that is resolved or set."),
 ];
 
 #[rustfmt::skip]

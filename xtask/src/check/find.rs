@@ -52,13 +52,14 @@ pub(crate) enum OnCrash {
 /// The filter's names: Kong's is the file's, others are free.
 const NAMES: [&str; 3] = ["azure_key_vault", "azure-key-vault", "azurekeyvault"];
 /// The fields that only a configuration of this filter has at its top.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "vaults",
     "request",
     "response",
     "on_error",
     "shared_data",
     "metrics",
+    "audit",
 ];
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
