@@ -1,12 +1,13 @@
 //! Lines for the log: `event=… vault=… secret=… reason=… azure_request_id=…`, then what else there is to an
 //! event, always in the same order; `-` for what is not known. The first line of a trouble comes at once,
-//! those like it are counted and told once a minute. It writes no log and reads no clock.
+//! those like it are counted and told after a minute, two, four, and then every ten minutes. It writes no
+//! log and reads no clock.
 
 use crate::time::{Span, Timestamp};
 
-/// How often troubles that go on are told.
+/// After how long a trouble that goes on is told again; doubled each time.
 const AGAIN: Span = Span::seconds(60);
-/// A trouble that did not come again for so long is over.
+/// The longest such time; a trouble that did not come again for so long is over.
 const OVER: Span = Span::seconds(600);
 /// So many troubles are told apart; half of them for what clients' references may cause by the million.
 const MOST: usize = 128;
@@ -77,13 +78,22 @@ impl Line {
             match c {
                 '"' | '\\' => self.0.extend(['\\', c]),
                 ' '..='~' => self.0.push(c),
-                // Letters of other scripts stay; what turns the direction of writing or breaks lines does not.
-                c if c.is_alphanumeric() => self.0.push(c),
-                _ => self.0.push('?'),
+                _ => self.hexadecimal(c),
             }
         }
         self.0.push('"');
         self
+    }
+
+    /// `\u{20ac}`: what could break a line, or turn the direction of writing, shows as what it is.
+    fn hexadecimal(&mut self, c: char) {
+        self.0.push_str("\\u{");
+        let code = u32::from(c);
+        let digits = (0..8).rev().map(|n| code >> (4 * n) & 15);
+        for digit in digits.skip_while(|digit| *digit == 0) {
+            self.0.extend(char::from_digit(digit, 16));
+        }
+        self.0.push('}');
     }
 
     /// The line.
@@ -102,6 +112,8 @@ struct Trouble {
     told_at: Timestamp,
     total: u64,
     repeated: u64,
+    /// When to tell it again.
+    again: Span,
 }
 
 /// The troubles of one worker.
@@ -118,8 +130,9 @@ impl Events {
     pub fn first(&mut self, head: &str, operators: bool, now: Timestamp) -> bool {
         if let Some(known) = self.troubles.iter_mut().find(|t| t.head == head) {
             known.total += 1;
-            if known.repeated == 0 && known.told_at.age(now) >= AGAIN {
+            if known.repeated == 0 && known.told_at.age(now) >= known.again {
                 known.told_at = now;
+                known.again = AGAIN;
                 return true;
             }
             known.repeated += 1;
@@ -136,11 +149,12 @@ impl Events {
             told_at: now,
             total: 1,
             repeated: 0,
+            again: AGAIN,
         });
         true
     }
 
-    /// What came again, once a minute; what did not come again is forgotten after a while.
+    /// What came again, where it is time to tell; what did not come again is forgotten after a while.
     pub fn summed_up(&mut self, now: Timestamp) -> Vec<LogLine> {
         let mut lines = Vec::new();
         let mut tell = |line: Line, repeated: u64, since: Timestamp| {
@@ -151,10 +165,11 @@ impl Events {
             });
         };
         for trouble in &mut self.troubles {
-            if trouble.repeated > 0 && trouble.told_at.age(now) >= AGAIN {
+            if trouble.repeated > 0 && trouble.told_at.age(now) >= trouble.again {
                 tell(Line::of(&trouble.head), trouble.repeated, trouble.told_at);
                 trouble.told_at = now;
                 trouble.repeated = 0;
+                trouble.again = (trouble.again + trouble.again).min(OVER);
             }
         }
         self.troubles.retain(|t| t.told_at.age(now) < OVER);
@@ -201,13 +216,24 @@ mod tests {
             "event=x reason=a repeated=119999 since=2025-06-15T15:06:40Z"
         );
         assert_eq!(lines.len(), 1);
-        assert_eq!(events.summed_up(at(200)), []);
+        assert_eq!(events.summed_up(at(300)), []);
         assert!(
-            events.first("event=x reason=a", true, at(200)),
+            events.first("event=x reason=a", true, at(300)),
             "it is back"
         );
         assert_eq!(events.over("event=x "), Some((at(0), 120_001)));
         assert_eq!(events.over("event=x "), None);
+    }
+
+    #[test]
+    fn a_trouble_that_stays_is_told_less_and_less() {
+        let mut events = Events::default();
+        let mut told = Vec::new();
+        for second in 0..3600 {
+            events.first("event=x", true, at(second));
+            told.extend(events.summed_up(at(second)).iter().map(|_| second));
+        }
+        assert_eq!(told, [60, 180, 420, 900, 1500, 2100, 2700, 3300]);
     }
 
     #[test]
@@ -232,9 +258,9 @@ mod tests {
         let line = Line::new("x").quoted("client", evil).word("id", "").end();
         assert_eq!(
             line,
-            r#"event=x client="a\" event=forged??event=forged ?\\ ?[31m" id=-"#
+            r#"event=x client="a\" event=forged\u{d}\u{a}event=forged \u{202e}\\ \u{1b}[31m" id=-"#
         );
-        let long = Line::new("x").quoted("client", &"ä".repeat(600)).end();
+        let long = Line::new("x").quoted("client", &"x".repeat(600)).end();
         assert_eq!(
             long.chars().count(),
             "event=x client=\"\"".len() + LONGEST + 1

@@ -747,7 +747,7 @@ impl Resolver {
             .get(identity)
             .and_then(|slot| slot.failure.as_ref());
         if let Some((failure, _)) = held.filter(|(_, failed)| failed.until > now.time) {
-            let failure = failure.clone();
+            let failure = for_want_of_a_token(failure);
             if let Some(at) = secret {
                 self.secret_failed(lane, at, &failure, now, todo);
             }
@@ -941,7 +941,9 @@ impl Resolver {
         for at in flight.secrets {
             match (failure, self.usable_token(identity, now)) {
                 (_, Some(token)) => self.send_secret(lane, at, &token, now, todo),
-                (Some(failure), None) => self.secret_failed(lane, at, failure, now, todo),
+                (Some(failure), None) => {
+                    self.secret_failed(lane, at, &for_want_of_a_token(failure), now, todo);
+                }
                 (None, None) => {
                     let failure = Failure::new(Reason::Credentials, "the token expired as it came");
                     self.secret_failed(lane, at, &failure, now, todo);
@@ -1181,6 +1183,14 @@ fn about(event: &str, config: &Config, key: &SecretKey) -> Line {
     let vault = config.vaults.get(key.vault);
     let line = Line::new(event).word("vault", vault.map_or("", |v| v.prefix.as_str()));
     line.word(key.collection.as_str().trim_end_matches('s'), &key.name)
+}
+
+/// The token's failure was told with all that there is to it.
+fn for_want_of_a_token(failure: &Failure) -> Failure {
+    Failure {
+        detail: "there is no token; see event=token_failed".to_owned(),
+        ..failure.clone()
+    }
 }
 
 fn recovered(line: Line, (since, failures): (Timestamp, u64)) -> LogLine {

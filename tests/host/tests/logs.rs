@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use world::{BOTH, World};
 
 const HOUR: u64 = 3_600_000;
+/// 2025-06-16T09:00:00Z
+const NINE: u64 = 1_750_064_400_000;
 
 fn lines(world: &World, event: &str) -> Vec<String> {
     let event = format!("event={event} ");
@@ -36,7 +38,10 @@ fn an_hour(azure: impl Fn(&mut World, u64)) -> World {
         "resolve": { "headers": ["x-key"], "allow": ["azure/open-*"] },
     });
     let whole = world::configuration(&json!({ "ttl": 300, "neg_ttl": 10 }), &rules);
-    let mut world = World::whole(Dialect::Envoy, whole, |settings| settings.workers = 1);
+    let mut world = World::whole(Dialect::Envoy, whole, |settings| {
+        settings.workers = 1;
+        settings.start = NINE;
+    });
     let start = world.gateway.now();
     while world.gateway.now() < start + HOUR {
         let passed = (world.gateway.now() - start) / 1000;
@@ -56,10 +61,10 @@ fn an_hour(azure: impl Fn(&mut World, u64)) -> World {
     world
 }
 
-fn written(log: &[LogLine], start: u64) -> String {
+fn written(log: &[LogLine]) -> String {
     let lines = log.iter().map(|line| {
-        let at = (line.time - start) / 1000;
-        let clock = format!("{:02}:{:02}:{:02}", at / 3600, at / 60 % 60, at % 60);
+        let at = (line.time - NINE) / 1000;
+        let clock = format!("{:02}:{:02}:{:02}", 9 + at / 3600, at / 60 % 60, at % 60);
         let level = match line.level {
             Level::Error => "error",
             Level::Warn => "warn",
@@ -96,7 +101,7 @@ fn a_good_hour_is_a_few_lines() {
     });
     let log = world.gateway.log();
     assert!(log.iter().all(|line| line.level == Level::Info), "{log:#?}");
-    same_as_the_sample("good-hour.log", &written(&log, 1_750_000_000_000));
+    same_as_the_sample("good-hour.log", &written(&log));
 }
 
 #[test]
@@ -119,17 +124,26 @@ fn a_bad_hour_is_told_from_its_beginning_to_its_end() {
         // Somebody deletes a secret that clients use, and puts it back.
         2000 => world.azure.delete_secret("open-1"),
         2700 => world.azure.set_secret("open-1", "pl4nted-again"),
+        // A client has the name wrong, and does not give up.
+        2750..2950 => {
+            for n in 0..20 {
+                let id = format!("req-{passed}-{n}");
+                let sent = [("x-key", "{vault://azure/open-2x}"), ("x-request-id", &*id)];
+                world.get(0, &sent);
+            }
+        }
         // A right is taken away from the identity.
         3000 => world.azure.deny_secret("db"),
         _ => {}
     });
     let log = world.gateway.log();
-    assert!(log.len() < 150, "{}", log.len());
-    same_as_the_sample("bad-hour.log", &written(&log, 1_750_000_000_000));
+    // More than 4000 requests were refused, and Azure was asked for some hundred times in vain.
+    assert!(log.len() < 60, "{}", log.len());
+    same_as_the_sample("bad-hour.log", &written(&log));
 }
 
 #[test]
-fn a_thousand_refusals_a_second_are_two_lines_a_minute() {
+fn thousands_of_refusals_are_two_lines() {
     for dialect in BOTH {
         let mut world = World::resolving(dialect, json!({ "neg_ttl": 600 }));
         for _ in 0..90 {
@@ -234,7 +248,11 @@ fn each_use_by_a_client_is_told_with_who_and_what_became_of_it() {
         let expected = [
             line("open-1", "resolved", "alice"),
             line("open-2", "resolved", "alice"),
-            line("open-no", "not_found", "bob\\\" outcome=resolved ä?[31m"),
+            line(
+                "open-no",
+                "not_found",
+                r#"bob\" outcome=resolved \u{e4}\u{1b}[31m"#,
+            ),
         ];
         assert_eq!(used, expected, "{dialect:?}");
     }
