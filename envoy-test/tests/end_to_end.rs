@@ -300,6 +300,28 @@ fn refusals_have_the_id_that_envoys_log_has() {
 }
 
 #[test]
+fn who_used_what_is_in_the_log_where_it_is_asked_for() {
+    for (audit, client) in [
+        (json!({}), "client=\"127.0.0.1:"),
+        (json!({ "client_header": "x-who" }), "client=\"alice\""),
+    ] {
+        let rules = json!({ "request": { "resolve": { "headers": ["x-key"], "allow": ["azure/open-*"] } },
+            "audit": audit });
+        let world = world(&json!({}), &rules);
+        let (answer, _) = world.ask(&[("x-key", "{vault://azure/open-1}"), ("x-who", "alice")]);
+        assert_eq!(answer.status, 200);
+        let log = world.envoy.log();
+        let line = log.lines().find(|line| line.contains("event=secret_used"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(
+            line.contains("vault=azure secret=open-1 outcome=resolved request_id="),
+            "{line}"
+        );
+        assert!(line.contains(client), "{line}");
+    }
+}
+
+#[test]
 fn a_grpc_client_gets_a_grpc_status() {
     let world = resolving(&json!({}));
     let grpc = ("content-type", "application/grpc");

@@ -822,7 +822,11 @@ impl Ready {
                 self.audit(&parked, Outcome::Refused(denial.reason), host);
                 self.deny_at(parked.stage, context, &denial, host)
             }
-            Verdict::Wait(_) => self.deny_at(parked.stage, context, &gave_up(), host),
+            Verdict::Wait(_) => {
+                let denial = gave_up();
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
+                self.deny_at(parked.stage, context, &denial, host)
+            }
         };
         self.wake(root, woken, host, calls);
         flow
@@ -982,6 +986,7 @@ impl Ready {
                 Verdict::Edit(_)
                     if host.dialect() == Dialect::WasmX && parked.stage == Stage::RequestBody =>
                 {
+                    self.audit(&parked, Outcome::Refused(Reason::NotReady), host);
                     self.deny(context, &denial(Reason::NotReady, b""), host);
                 }
                 Verdict::Edit(edits) => {
@@ -1009,7 +1014,9 @@ impl Ready {
                     }
                 }
                 Verdict::Wait(_) => {
-                    self.deny(context, &gave_up(), host);
+                    let denial = gave_up();
+                    self.audit(&parked, Outcome::Refused(denial.reason), host);
+                    self.deny(context, &denial, host);
                 }
             }
         }
