@@ -76,7 +76,10 @@ impl Line {
                 break;
             }
             match c {
-                '"' | '\\' => self.0.extend(['\\', c]),
+                '"' | '\\' => {
+                    self.0.push('\\');
+                    self.0.push(c);
+                }
                 ' '..='~' => self.0.push(c),
                 _ => self.hexadecimal(c),
             }
@@ -89,9 +92,17 @@ impl Line {
     fn hexadecimal(&mut self, c: char) {
         self.0.push_str("\\u{");
         let code = u32::from(c);
-        let digits = (0..8).rev().map(|n| code >> (4 * n) & 15);
-        for digit in digits.skip_while(|digit| *digit == 0) {
-            self.0.extend(char::from_digit(digit, 16));
+        let mut shift = 28;
+        // Without leading zeros, but not without a digit.
+        while shift > 0 && code >> shift == 0 {
+            shift -= 4;
+        }
+        loop {
+            self.0.extend(char::from_digit(code >> shift & 15, 16));
+            if shift == 0 {
+                break;
+            }
+            shift -= 4;
         }
         self.0.push('}');
     }

@@ -468,11 +468,18 @@ impl Metrics {
     /// Counters that are shown from the start, so that their first step is seen as one.
     #[must_use]
     pub fn from_the_start(&self) -> Vec<Series> {
-        let vaults = 0..self.vaults.len();
-        let references =
-            vaults.flat_map(|vault| Source::ALL.map(|source| Series::References(source, vault)));
-        let reasons = (0..).map_while(Reason::from_code).map(Series::Refusals);
-        references.chain(reasons).chain([Series::Delay]).collect()
+        let mut series = vec![Series::Delay];
+        for vault in 0..self.vaults.len() {
+            for source in Source::ALL {
+                series.push(Series::References(source, vault));
+            }
+        }
+        let mut code = 0;
+        while let Some(reason) = Reason::from_code(code) {
+            series.push(Series::Refusals(reason));
+            code += 1;
+        }
+        series
     }
 
     /// The series' whole name.

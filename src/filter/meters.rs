@@ -27,7 +27,8 @@ struct Gauge {
 #[derive(Default)]
 pub(super) struct Meters {
     /// Lists: they are short, and looked through once a second.
-    ids: Vec<(Series, u32)>,
+    /// `None` for one that the host has no room for: it is not asked again.
+    ids: Vec<(Series, Option<u32>)>,
     gauges: Vec<(Series, Gauge)>,
     told_at: Option<Timestamp>,
 }
@@ -97,7 +98,7 @@ impl Meters {
     pub(super) fn retire(&mut self, host: &impl Host) {
         for (series, gauge) in &mut self.gauges {
             let id = self.ids.iter().find(|(known, _)| known == series);
-            if let (Told::Sum, Some((_, id))) = (series.told(), id) {
+            if let (Told::Sum, Some((_, Some(id)))) = (series.told(), id) {
                 gauge.share(*id, 0, host);
             }
         }
@@ -105,16 +106,16 @@ impl Meters {
 
     fn id(&mut self, series: Series, metrics: &Metrics, host: &impl Host) -> Option<u32> {
         if let Some((_, id)) = self.ids.iter().find(|(known, _)| *known == series) {
-            return Some(*id);
+            return *id;
         }
         let kind = match series.told() {
             Told::Counter => MetricKind::Counter,
             Told::Sum | Told::Least => MetricKind::Gauge,
             Told::Histogram => MetricKind::Histogram,
         };
-        let id = host.define_metric(kind, &metrics.name(series)).ok()?;
+        let id = host.define_metric(kind, &metrics.name(series)).ok();
         self.ids.push((series, id));
-        Some(id)
+        id
     }
 }
 

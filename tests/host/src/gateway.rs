@@ -32,6 +32,8 @@ pub struct Settings {
     pub zone: Option<usize>,
     /// WasmX: whether there are metrics (Kong 3.9 on); all calls about them trap without.
     pub metrics: bool,
+    /// How many metrics there is room for (WasmX: its slab).
+    pub metric_room: usize,
     /// WasmX: whether answers have `:dispatch_status` (Kong 3.9 on).
     pub dispatch_status: bool,
     /// WasmX: larger bodies go into a file. Envoy: larger ones that are held are answered with 413.
@@ -62,6 +64,7 @@ impl Settings {
             zone: Some(1 << 20),
             dispatch_status: true,
             metrics: true,
+            metric_room: usize::MAX,
             body_limit: match dialect {
                 Dialect::Envoy => 1 << 20,
                 Dialect::Wasmx => 16 << 10,

@@ -756,6 +756,9 @@ impl Host {
         if let Some(at) = self.metrics.iter().position(|(_, n, _)| n == name) {
             return Ok(at as u32);
         }
+        if self.metrics.len() >= self.settings.metric_room {
+            return Err(Ill::Status(INTERNAL_FAILURE));
+        }
         self.metrics.push((kind, name.to_owned(), 0));
         Ok(self.metrics.len() as u32 - 1)
     }

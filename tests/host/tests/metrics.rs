@@ -196,6 +196,24 @@ fn a_host_without_metrics_is_never_asked() {
     assert_eq!(errors.count(), 0);
 }
 
+#[test]
+fn a_host_without_room_is_asked_once_for_each_metric() {
+    for dialect in BOTH {
+        let mut world = World::with(dialect, json!({}), world::resolve(), |settings| {
+            settings.metric_room = 8;
+        });
+        let id = world.get(0, &[("x-key", "{vault://azure/open-1}")]);
+        world.answer_all();
+        world.gateway.advance(5_000);
+        assert_eq!(world.upstream(id, "x-key"), ["pl4nted-open-1"]);
+        assert_eq!(world.gateway.metrics().len(), 8);
+        world.gateway.take_cost();
+        world.gateway.advance(5_000);
+        let calls = world.gateway.take_cost().host_calls;
+        assert_eq!(calls.get("proxy_define_metric"), None, "{dialect:?}");
+    }
+}
+
 /// An idle gateway tells nothing but what ends: a look at each gauge, and the seconds.
 #[test]
 fn what_does_not_move_is_not_told() {
