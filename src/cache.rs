@@ -21,6 +21,7 @@ use crate::azure::forms::{Collection, Form};
 use crate::azure::key_vault::Secret;
 use crate::config::CacheRules;
 use crate::failure::Reason;
+use crate::metrics::Source;
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
@@ -154,8 +155,8 @@ pub struct Slot {
     pub last_used: Timestamp,
     /// When a value in use is fetched anew; before its ttl ends, and not all at once.
     pub renew_at: Timestamp,
-    /// When its failure was last logged.
-    pub logged: Option<(Reason, Timestamp)>,
+    /// Where the value came from, and when.
+    pub came: Option<(Source, Timestamp)>,
     views: Vec<(View, Result<SecretValue, Reason>)>,
 }
 
@@ -193,6 +194,19 @@ impl Slot {
         }
         self.views.push((view.clone(), made.clone()));
         made
+    }
+
+    /// Where a message that waited since then got the value from, or one that did not wait.
+    #[must_use]
+    pub fn source(&self, life: Life, since: Option<Timestamp>) -> Source {
+        let came = self
+            .came
+            .filter(|(_, at)| since.is_some_and(|since| *at >= since));
+        match (came, life) {
+            (Some((source, _)), _) => source,
+            (None, Life::Fresh) => Source::Local,
+            (None, _) => Source::Stale,
+        }
     }
 
     /// Keeps to the shorter of its times and these: one fetch serves every reference to the secret.
@@ -234,7 +248,7 @@ impl Slots {
             wished: false,
             last_used: now,
             renew_at: Timestamp(u64::MAX),
-            logged: None,
+            came: None,
             views: Vec::new(),
         };
         let unpinned = self.slots.iter().filter(|s| !s.pinned).count();

@@ -122,6 +122,8 @@ pub struct Failure {
     pub retry_after: Option<Span>,
     /// Whether every call to that vault has to wait, not only this one.
     pub holds_vault: bool,
+    /// Azure's id of the call, for its support; only if it looks like one.
+    pub request_id: Option<String>,
 }
 
 impl Failure {
@@ -132,7 +134,14 @@ impl Failure {
             detail: detail.into(),
             retry_after: None,
             holds_vault: false,
+            request_id: None,
         }
+    }
+
+    /// Azure's id of the call; empty for none.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        self.request_id.as_deref().unwrap_or_default()
     }
 }
 

@@ -22,7 +22,10 @@ use crate::cache::{
     Failed, Found, Life, Packer, Record, SecretKey, Slots, Unpacker, View, renewal,
 };
 use crate::config::{CacheRules, Config};
+pub use crate::events::LogLine;
+use crate::events::{Events, Line};
 use crate::failure::{Failure, Reason};
+use crate::metrics::{Endpoint, Kind, Metrics, NEVER, Series, Source, Status};
 use crate::seal::Sealer;
 use crate::secret::SecretValue;
 use crate::subkey;
@@ -35,8 +38,6 @@ const LONGEST_BACK_OFF: Span = Span::seconds(30);
 /// A secret that is not there is remembered this long at least: whoever asks for names by the million
 /// asks Azure once a second for each.
 const SHORTEST_NEGATIVE: Span = Span::seconds(1);
-/// How often the same failure of the same secret is logged.
-const LOG_AGAIN: Span = Span::seconds(60);
 /// How often to look whether another worker's fetch has ended.
 const FOLLOWING_TICK: Span = Span(20);
 /// How often to look what has to be renewed.
@@ -82,14 +83,6 @@ pub struct Todo {
     pub woken: Vec<u32>,
     /// Lines for the log.
     pub log: Vec<LogLine>,
-}
-
-/// A line for the log.
-pub struct LogLine {
-    /// Whether somebody should look at this.
-    pub warning: bool,
-    /// The line: `event=… key=value …`.
-    pub text: String,
 }
 
 /// Data that all workers share. Without any, every method does nothing and says so.
@@ -200,6 +193,10 @@ pub struct Resolver {
     budget: Budget,
     flights: BTreeMap<(Lane, Subject), Flight>,
     epoch: u64,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is told.
+    pub events: Events,
 }
 
 impl Resolver {
@@ -216,6 +213,8 @@ impl Resolver {
         Self {
             holds: vec![None; config.vaults.len()],
             budget: Budget::new(config.limits.fetches_per_second),
+            metrics: Metrics::new(&config),
+            events: Events::default(),
             config,
             sealers: identities.iter().map(Sealer::of).collect(),
             identities,
@@ -260,16 +259,44 @@ impl Resolver {
         match (life, failed) {
             (Life::Fresh | Life::Stale, _) | (Life::Old, Some(_)) => {
                 match slot.view(&want.view, make_view) {
-                    Ok(value) => Answered::Value(value, fresh_until),
-                    Err(reason) => Answered::Failed(reason, None),
+                    Ok(value) => {
+                        let source = slot.source(life, since);
+                        self.metrics.saw(source, want.key.vault);
+                        Answered::Value(value, fresh_until)
+                    }
+                    Err(reason) => {
+                        self.metrics.saw(Source::Failed, want.key.vault);
+                        Answered::Failed(reason, None)
+                    }
                 }
             }
             (_, Some(failed)) => {
+                let now_failed = since.is_some_and(|since| failed.at >= since);
+                let source = if now_failed {
+                    Source::Failed
+                } else {
+                    Source::Negative
+                };
+                self.metrics.saw(source, want.key.vault);
                 let wait = failed.until.until(now);
                 Answered::Failed(failed.reason, (wait.0 > 0).then_some(wait))
             }
             (_, None) => Answered::Unknown,
         }
+    }
+
+    /// What a message got for `want` that came at `since`, for whoever only looks: it counts as no use.
+    pub fn look(&mut self, want: &Want, since: Timestamp, now: Timestamp) -> Answered {
+        let seen = self.metrics.seen();
+        let answered = self.answer(want, Some(since), now);
+        self.metrics.forget_after(seen);
+        answered
+    }
+
+    /// The beginning of a line about a secret.
+    #[must_use]
+    pub fn about(&self, event: &str, key: &SecretKey) -> Line {
+        about(event, &self.config, key)
     }
 
     /// Fetches what `want` asks for, or joins those who wait for it already.
@@ -319,6 +346,7 @@ impl Resolver {
         now: &Now<'_>,
         todo: &mut Todo,
     ) {
+        self.count_call(subject, step, answer);
         match subject {
             Subject::Token(identity) => {
                 self.token_answered(lane, identity, step, answer, now, todo);
@@ -558,15 +586,16 @@ impl Resolver {
         let name = hold_name(place.uri.host());
         put(now.shared, &name, &record.pack(&name));
         if known.is_none() {
-            todo.log.push(LogLine {
-                warning: true,
-                text: format!(
-                    "event=vault_held vault={} reason={} for_s={}",
-                    place.prefix,
-                    failure.reason.as_str(),
-                    failed.until.until(now.time).ceil_seconds()
-                ),
-            });
+            let head = Line::new("vault_held").word("vault", &place.prefix);
+            let head = head.word("reason", failure.reason.as_str()).end();
+            if self.events.first(&head, true, now.time) {
+                let line = Line::of(&head).word("azure_request_id", failure.request_id());
+                let wait = failed.until.until(now.time).ceil_seconds();
+                todo.log.push(LogLine {
+                    warning: true,
+                    text: line.number("for_s", wait).end(),
+                });
+            }
         }
     }
 
@@ -621,6 +650,7 @@ impl Resolver {
             && let Some(found) = &slot.record.found
         {
             slot.renewed(renewal(found.fetched_at, &slot.rules, (now.random)()));
+            slot.came = Some((Source::Shared, now.time));
             self.epoch += 1;
         }
     }
@@ -717,7 +747,7 @@ impl Resolver {
             .get(identity)
             .and_then(|slot| slot.failure.as_ref());
         if let Some((failure, _)) = held.filter(|(_, failed)| failed.until > now.time) {
-            let failure = failure.clone();
+            let failure = for_want_of_a_token(failure);
             if let Some(at) = secret {
                 self.secret_failed(lane, at, &failure, now, todo);
             }
@@ -819,6 +849,9 @@ impl Resolver {
         };
         match who.read(step, answer, &mut slot.progress, now.time) {
             Ok(Some(token)) => {
+                self.metrics.count(Series::Tokens(Kind::of(who)));
+                todo.log
+                    .extend(token_told(&mut self.events, who, &token, now.time));
                 let name = token_name(who);
                 let sealer = self.sealers.get(identity).and_then(Option::as_ref);
                 put_sealed(now, sealer, &name, &pack_token(&name, &token));
@@ -879,16 +912,18 @@ impl Resolver {
             attempts,
         };
         slot.failure = Some((failure.clone(), failed));
-        todo.log.push(LogLine {
-            warning: true,
-            text: format!(
-                "event=token_failed {} reason={} next_try_in_s={} detail={:?}",
-                who.describe(),
-                failure.reason.as_str(),
-                until.until(now.time).ceil_seconds(),
-                failure.detail
-            ),
-        });
+        self.metrics.count(Series::TokenFailures(failure.reason));
+        let head = Line::new("token_failed").words(&who.describe());
+        let head = head.word("reason", failure.reason.as_str()).end();
+        if self.events.first(&head, true, now.time) {
+            let line = Line::of(&head)
+                .word("azure_request_id", failure.request_id())
+                .number("next_try_in_s", until.until(now.time).ceil_seconds());
+            todo.log.push(LogLine {
+                warning: true,
+                text: line.quoted("detail", &failure.detail).end(),
+            });
+        }
     }
 
     /// Lets the secrets go on that waited for this token.
@@ -906,7 +941,9 @@ impl Resolver {
         for at in flight.secrets {
             match (failure, self.usable_token(identity, now)) {
                 (_, Some(token)) => self.send_secret(lane, at, &token, now, todo),
-                (Some(failure), None) => self.secret_failed(lane, at, failure, now, todo),
+                (Some(failure), None) => {
+                    self.secret_failed(lane, at, &for_want_of_a_token(failure), now, todo);
+                }
                 (None, None) => {
                     let failure = Failure::new(Reason::Credentials, "the token expired as it came");
                     self.secret_failed(lane, at, &failure, now, todo);
@@ -931,6 +968,19 @@ impl Resolver {
         };
         match key_vault::read_secret(vault, slot.key.collection, answer, now.time) {
             Ok(secret) => {
+                let before = slot.record.found.as_ref().map(|f| &f.secret.value);
+                if before.is_some_and(|before| *before != secret.value) {
+                    todo.log.push(LogLine {
+                        warning: false,
+                        text: about("secret_changed", &self.config, &slot.key).end(),
+                    });
+                }
+                let failing = about("secret_failed", &self.config, &slot.key);
+                let failing = failing.words("reason=").end();
+                if let Some(over) = self.events.over(&failing) {
+                    let line = about("secret_recovered", &self.config, &slot.key);
+                    todo.log.push(recovered(line, over));
+                }
                 let found = Found {
                     secret,
                     fetched_at: now.time,
@@ -940,7 +990,7 @@ impl Resolver {
                     failed: None,
                 };
                 slot.renewed(renewal(now.time, &slot.rules, (now.random)()));
-                slot.logged = None;
+                slot.came = Some((Source::Fetched, now.time));
                 if let Some(hold) = self.holds.get_mut(slot.key.vault) {
                     // It answers again: the next wait starts small.
                     *hold = hold.filter(|failed| failed.until > now.time);
@@ -1018,24 +1068,17 @@ impl Resolver {
             attempts,
         };
         slot.record.failed = Some(failed);
-        let news = slot
-            .logged
-            .is_none_or(|(reason, at)| reason != failure.reason || at.age(now.time) >= LOG_AGAIN);
-        if news {
-            slot.logged = Some((failure.reason, now.time));
-            let vault = self.config.vaults.get(slot.key.vault);
+        self.metrics.secret_failed(&slot.key, failure.reason);
+        let head = about("secret_failed", &self.config, &slot.key);
+        let head = head.word("reason", failure.reason.as_str()).end();
+        if self.events.first(&head, slot.pinned, now.time) {
+            let line = Line::of(&head)
+                .word("azure_request_id", failure.request_id())
+                .word("stale", if usable { "true" } else { "false" })
+                .number("next_try_in_s", hold.ceil_seconds());
             todo.log.push(LogLine {
                 warning: true,
-                text: format!(
-                    "event=secret_failed vault={} {}={} reason={} stale={} next_try_in_s={} detail={:?}",
-                    vault.map_or("", |v| v.prefix.as_str()),
-                    slot.key.collection.as_str().trim_end_matches('s'),
-                    slot.key.name,
-                    failure.reason.as_str(),
-                    usable,
-                    hold.ceil_seconds(),
-                    failure.detail
-                ),
+                text: line.quoted("detail", &failure.detail).end(),
             });
         }
         self.publish(lane, at, now);
@@ -1058,11 +1101,120 @@ impl Resolver {
         release_lease(lane, &lease_name(&name), now);
     }
 
+    fn count_call(&mut self, subject: Subject, step: Step, answer: &Answer) {
+        let (endpoint, vault) = match subject {
+            Subject::Token(identity) => match self.identities.get(identity) {
+                Some(identity) => (Endpoint::of_token(identity, step), None),
+                None => return,
+            },
+            Subject::Secret(at) => match self.slots.get_mut(at) {
+                Some(slot) => {
+                    let endpoint = Endpoint::of_vault(slot.key.collection);
+                    (endpoint, Some(slot.key.vault))
+                }
+                None => return,
+            },
+        };
+        let status = Status::of(answer);
+        self.metrics.count(Series::Calls(endpoint, status, vault));
+    }
+
+    /// How things stand: what is held, what is held back, and what ends soon.
+    pub fn standing(&mut self, now: Timestamp) -> Vec<(Series, u64)> {
+        let (mut entries, mut bytes) = (0, 0);
+        let mut vaults = vec![(NEVER, 0); self.config.vaults.len()];
+        let mut standing = Vec::new();
+        for (_, slot) in self.slots.iter() {
+            let Some((nearest, held)) = vaults.get_mut(slot.key.vault) else {
+                continue;
+            };
+            *held += u64::from(slot.record.held_until(now).is_some());
+            let Some(found) = &slot.record.found else {
+                continue;
+            };
+            entries += 1;
+            bytes += found.secret.value.expose().len() as u64;
+            if let Some(end) = found.secret.expires_at {
+                let left = end.until(now).0 / 1000;
+                *nearest = left.min(*nearest);
+                if let Some(name) = self.metrics.name_of(&slot.key) {
+                    standing.push((Series::NamedExpiry(name), left));
+                }
+            }
+        }
+        standing.push((Series::CacheEntries, entries));
+        standing.push((Series::CacheBytes, bytes));
+        for (vault, (nearest, held)) in vaults.into_iter().enumerate() {
+            let hold = self.holds.get(vault).copied().flatten();
+            let hold = hold.is_some_and(|failed| failed.until > now);
+            standing.push((Series::SecretExpiry(vault), nearest));
+            standing.push((Series::SecretBackoffs(vault), held));
+            standing.push((Series::VaultBackoffs(vault), u64::from(hold)));
+        }
+        let (left, held) = self.tokens_standing(now);
+        standing.push((Series::TokenExpiry, left));
+        standing.push((Series::TokenBackoffs, held));
+        standing
+    }
+
+    /// Seconds to the end of the token that ends first, and how many are not asked for now. A token that
+    /// nobody uses is not renewed before somebody does, and may end unnoticed.
+    fn tokens_standing(&self, now: Timestamp) -> (u64, u64) {
+        let (mut left, mut held) = (NEVER, 0);
+        for slot in &self.tokens {
+            if let Some(token) = slot.token.as_ref().filter(|_| slot.used) {
+                left = left.min(token.expires_at.until(now).0 / 1000);
+            }
+            let failed = slot.failure.as_ref().map(|(_, failed)| failed);
+            held += u64::from(failed.is_some_and(|failed| failed.until > now));
+        }
+        (left, held)
+    }
+
     fn finish_secret(&mut self, lane: Lane, at: usize, todo: &mut Todo) {
         if let Some(flight) = self.flights.remove(&(lane, Subject::Secret(at))) {
             todo.woken.extend(flight.waiters);
         }
     }
+}
+
+/// The beginning of a line about a secret, certificate or key.
+fn about(event: &str, config: &Config, key: &SecretKey) -> Line {
+    let vault = config.vaults.get(key.vault);
+    let line = Line::new(event).word("vault", vault.map_or("", |v| v.prefix.as_str()));
+    line.word(key.collection.as_str().trim_end_matches('s'), &key.name)
+}
+
+/// The token's failure was told with all that there is to it.
+fn for_want_of_a_token(failure: &Failure) -> Failure {
+    Failure {
+        detail: "there is no token; see event=token_failed".to_owned(),
+        ..failure.clone()
+    }
+}
+
+fn recovered(line: Line, (since, failures): (Timestamp, u64)) -> LogLine {
+    let line = line.number("failures", failures);
+    LogLine {
+        // As loud as what it ends.
+        warning: true,
+        text: line.word("since", &since.utc()).end(),
+    }
+}
+
+fn token_told(events: &mut Events, who: &Identity, token: &Token, now: Timestamp) -> Vec<LogLine> {
+    let who = who.describe();
+    let left = token.expires_at.until(now).ceil_seconds();
+    let renewed = Line::new("token_renewed").words(&who);
+    let mut lines = vec![LogLine {
+        warning: false,
+        text: renewed.number("expires_in_s", left).end(),
+    }];
+    let failing = Line::new("token_failed").words(&who).words("reason=").end();
+    if let Some(over) = events.over(&failing) {
+        lines.push(recovered(Line::new("token_recovered").words(&who), over));
+    }
+    lines
 }
 
 fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {

@@ -56,6 +56,43 @@ impl Timestamp {
         Span(now.0.saturating_sub(self.0))
     }
 
+    /// `2025-06-15T15:06:40Z` (RFC 3339, whole seconds). The days since 1970 as a date of the Gregorian
+    /// calendar, counted in years that begin in March, so that a leap day comes last
+    /// (<https://howardhinnant.github.io/date_algorithms.html>).
+    #[must_use]
+    pub fn utc(self) -> String {
+        let seconds = self.0 / 1000;
+        let (days, clock) = (seconds / 86_400 + 719_468, seconds % 86_400);
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 {
+            (month + 3, 0)
+        } else {
+            (month - 9, 1)
+        };
+        let year = year_of_era + era * 400 + next;
+        let mut text = String::with_capacity(20);
+        for (number, before, width) in [
+            (year, "", 4),
+            (month, "-", 2),
+            (day, "-", 2),
+            (clock / 3600, "T", 2),
+            (clock / 60 % 60, ":", 2),
+            (clock % 60, ":", 2),
+        ] {
+            let digits = number.to_string();
+            text.push_str(before);
+            text.extend((digits.len()..width).map(|_| '0'));
+            text.push_str(&digits);
+        }
+        text.push('Z');
+        text
+    }
+
     /// How long until this time, as seen at `now`; zero once it has come.
     #[must_use]
     pub const fn until(self, now: Self) -> Span {
@@ -96,6 +133,20 @@ mod tests {
         assert_eq!(Span(3) - Span(5), Span(0));
         assert_eq!(Span::FOREVER.fraction(4, 5), Span::FOREVER);
         assert_eq!(Span::seconds(10).fraction(4, 5), Span::seconds(8));
+    }
+
+    #[test]
+    fn times_of_day() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_750_000_000, "2025-06-15T15:06:40Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(Timestamp(seconds * 1000).utc(), text);
+        }
     }
 
     #[test]

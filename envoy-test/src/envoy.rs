@@ -304,6 +304,7 @@ pub fn bootstrap(setup: &Setup) -> Value {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     json!({
         "admin": { "address": socket(any) },
+        "stats_config": { "stats_tags": stats_tags() },
         "static_resources": {
             "listeners": [{
                 "name": "requests",
@@ -320,6 +321,23 @@ pub fn bootstrap(setup: &Setup) -> Value {
             ],
         },
     })
+}
+
+/// The labels of the filter's metrics.
+pub const LABELS: [&str; 8] = [
+    "source", "reason", "endpoint", "status", "identity", "kind", "vault", "secret",
+];
+
+/// How Envoy takes labels out of metrics' names.
+#[must_use]
+pub fn stats_tags() -> Value {
+    // The first match counts: what users name comes last in a name.
+    let tag = |label: &&str| {
+        let regex = format!(r"^wasmcustom\.akv_.*?(\.{label}\.([a-z0-9_]+))");
+        let end = if *label == "secret" { "$" } else { "" };
+        json!({ "tag_name": label, "regex": regex + end })
+    };
+    LABELS.iter().map(tag).collect()
 }
 
 fn connection_manager(setup: &Setup) -> Value {

@@ -288,6 +288,63 @@ fn a_wrong_client_secret_is_said_in_the_log_and_heals() {
 }
 
 #[test]
+fn refusals_have_the_id_that_envoys_log_has() {
+    let world = resolving(&json!({}));
+    let (_, answer) = world.denied("{vault://azure/open-nobody}");
+    let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let id = body["request_id"].as_str().expect("an id").to_owned();
+    assert_eq!(id.len(), 36, "Envoy's own: {id}");
+    assert!(world.envoy.log().contains(&format!("request_id={id}")));
+    let fields: Vec<&String> = body.as_object().expect("an object").keys().collect();
+    assert_eq!(fields, ["message", "reason", "reference", "request_id"]);
+}
+
+#[test]
+fn who_used_what_is_in_the_log_where_it_is_asked_for() {
+    for (audit, client) in [
+        (json!({}), "client=\"127.0.0.1:"),
+        (json!({ "client_header": "x-who" }), "client=\"alice\""),
+    ] {
+        let rules = json!({ "request": { "resolve": { "headers": ["x-key"], "allow": ["azure/open-*"] } },
+            "audit": audit });
+        let world = world(&json!({}), &rules);
+        let (answer, _) = world.ask(&[("x-key", "{vault://azure/open-1}"), ("x-who", "alice")]);
+        assert_eq!(answer.status, 200);
+        let log = world.envoy.log();
+        let line = log.lines().find(|line| line.contains("event=secret_used"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(
+            line.contains("vault=azure secret=open-1 outcome=resolved request_id="),
+            "{line}"
+        );
+        assert!(line.contains(client), "{line}");
+    }
+}
+
+#[test]
+fn a_grpc_client_gets_a_grpc_status() {
+    let world = resolving(&json!({}));
+    let grpc = ("content-type", "application/grpc");
+    let (answer, received) = world.ask(&[("x-key", "{vault://azure/open-nobody}"), grpc]);
+    assert_eq!(received, None);
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    assert_eq!(answer.header("content-type"), Some("application/grpc"));
+    assert_eq!(
+        answer.header("grpc-status"),
+        Some("9"),
+        "{:?}",
+        answer.headers
+    );
+    let message = answer.header("grpc-message").expect("a message");
+    assert!(message.contains("reason=not_found"), "{message}");
+    world
+        .azure
+        .fail(Endpoint::Secrets, Fault::Throttle("3".into()));
+    let (answer, _) = world.ask(&[("x-key", "{vault://azure/open-1}"), grpc]);
+    assert_eq!(answer.header("grpc-status"), Some("14"));
+}
+
+#[test]
 fn a_secret_that_may_not_be_read_is_denied() {
     let world = resolving(&json!({}));
     world.azure.deny_secret("open-1");
@@ -696,12 +753,12 @@ fn a_wrong_configuration_stops_envoy_with_every_reason() {
         .to_string();
     assert!(
         error.contains(
-            "vaults[0].config.vault_url: is not a known field; did you mean `vault_uri`?"
+            "path=\"vaults[0].config.vault_url\" detail=\"is not a known field; did you mean `vault_uri`?"
         ),
         "{error}"
     );
     assert!(
-        error.contains("vaults[0].config.client_id: is missing"),
+        error.contains("path=\"vaults[0].config.client_id\" detail=\"is missing"),
         "{error}"
     );
 }

@@ -210,7 +210,6 @@ fn refused(vault: &Vault, response: &Response, now: Timestamp) -> Refusal {
         body.error.code.as_str(),
         inner,
         akv_code(&body.error.message),
-        response.request_id.as_deref().unwrap_or(""),
     ] {
         if is_plain(text) {
             detail.push_str(", ");
@@ -223,6 +222,7 @@ fn refused(vault: &Vault, response: &Response, now: Timestamp) -> Refusal {
     }
     let failure = Failure {
         retry_after: response.retry_after(now),
+        request_id: response.request_id.clone().filter(|id| is_plain(id)),
         // The whole vault is too busy, or away: more calls would make it worse.
         holds_vault: matches!(response.status, 429 | 503),
         ..Failure::new(reason, detail)

@@ -46,6 +46,26 @@ pub struct Config {
     pub on_error: OnError,
     /// Whether workers share their cache through the host; `None` is the host's default.
     pub shared_data: Option<bool>,
+    /// What is told of what happens.
+    pub metrics: MetricRules,
+    /// Whether each use of a secret by a client is logged.
+    pub audit: Option<Audit>,
+}
+
+/// `audit`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The header that names the client; without, it is the address.
+    pub client_header: Option<String>,
+}
+
+/// `metrics`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricRules {
+    /// Whether there are any; `None` is the host's default.
+    pub enabled: Option<bool>,
+    /// Whether they may name secrets.
+    pub secret_names: bool,
 }
 
 /// One vault with the identity that reads it.
@@ -183,6 +203,18 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
         ],
     );
     let shared_data = root.boolean("shared_data");
+    let metrics = root.object("metrics").map(|mut metrics| {
+        let rules = MetricRules {
+            enabled: metrics.boolean("enabled"),
+            secret_names: metrics.boolean("secret_names").unwrap_or_default(),
+        };
+        metrics.done();
+        rules
+    });
+    let audit = root.object("audit").map(|fields| {
+        let rules = request.as_ref();
+        read_audit(fields, rules)
+    });
     root.done();
     Some(Config {
         vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
@@ -192,6 +224,8 @@ fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems)
         limits,
         on_error: on_error.unwrap_or_default(),
         shared_data,
+        metrics: metrics.unwrap_or_default(),
+        audit,
     })
 }
 
@@ -508,6 +542,24 @@ fn read_limits(root: &mut Fields<'_>) -> Limits {
         fetches_per_second: u64::from(per_second),
         fetches_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
     }
+}
+
+/// The header must not be one that holds a secret by the time it is read.
+fn read_audit(mut fields: Fields<'_>, request: Option<&Rules>) -> Audit {
+    let client_header = fields.text("client_header").map(|h| h.to_ascii_lowercase());
+    if let Some(name) = &client_header {
+        let set = |rules: &Rules| rules.set_headers.iter().any(|(set, _)| set == name);
+        let filled = request.is_some_and(|r| set(r) || r.resolve_headers.lists(name.as_bytes()));
+        let secret = ["authorization", "proxy-authorization", "cookie"].contains(&name.as_str());
+        if filled || secret {
+            let message = "is a header that may hold a secret, which would be in the log";
+            fields.problem("client_header", message);
+        } else if !placement::is_header_target(name.as_bytes()) {
+            fields.problem("client_header", "is no header name");
+        }
+    }
+    fields.done();
+    Audit { client_header }
 }
 
 fn read_set_headers(set: &mut Fields<'_>, known: &Known, problems: &Problems, rules: &mut Rules) {

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::header_map;
 use super::host::{
-    Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, SharedValue, Write,
+    Buffer, Dialect, Half, Host, Level, Map, MetricKind, OutgoingCall, Refused, SharedValue, Write,
 };
 use super::vm::{Flow, Vm};
 use crate::time::{Span, Timestamp};
@@ -119,6 +119,10 @@ unsafe extern "C" {
         token: *mut u32,
     ) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
 }
 
 /// The host that this VM runs in.
@@ -291,7 +295,14 @@ impl Host for ProxyWasmHost {
         checked(unsafe { proxy_continue_stream(half as u32) })
     }
 
-    fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
+    fn respond(
+        &self,
+        status: u32,
+        headers: &[(&[u8], &[u8])],
+        body: &[u8],
+        grpc_status: Option<u32>,
+    ) -> Result<(), Refused> {
+        let grpc_status = grpc_status.and_then(|status| i32::try_from(status).ok());
         let headers = header_map::serialize(headers);
         // SAFETY: the host reads the byte ranges during the call only.
         checked(unsafe {
@@ -303,7 +314,7 @@ impl Host for ProxyWasmHost {
                 body.len(),
                 headers.as_ptr(),
                 headers.len(),
-                NO_GRPC_STATUS,
+                grpc_status.unwrap_or(NO_GRPC_STATUS),
             )
         })
     }
@@ -335,6 +346,32 @@ impl Host for ProxyWasmHost {
         checked(unsafe {
             proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
         })
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, Refused> {
+        let mut id = 0;
+        // SAFETY: the host copies the name, and writes one u32.
+        checked(unsafe {
+            proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id)
+        })?;
+        Ok(id)
+    }
+
+    fn add_to_metric(&self, id: u32, by: i64) {
+        // SAFETY: takes numbers only.
+        unsafe { proxy_increment_metric(id, by) };
+    }
+
+    fn record_metric(&self, id: u32, value: u64) {
+        // SAFETY: takes numbers only.
+        unsafe { proxy_record_metric(id, value) };
+    }
+
+    fn metric(&self, id: u32) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: the host writes one u64.
+        checked(unsafe { proxy_get_metric(id, &raw mut value) }).ok()?;
+        Some(value)
     }
 }
 

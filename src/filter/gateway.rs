@@ -4,18 +4,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::audit::{self, Outcome};
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
+use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
+use super::reply;
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
 use crate::body::Kind;
 use crate::config::{Config, OnError};
+use crate::events::Line;
 use crate::failure::Reason;
+use crate::metrics::Series;
 use crate::query;
 use crate::redact::Redactor;
 use crate::resolver::{Call, Lane, Now, Resolver, Shared, Subject, Todo, Want};
@@ -29,8 +33,6 @@ const FIRST_TICK: Span = Span(1);
 const WASMX_TICK: Span = Span(500);
 /// A request that was woken this often and still lacks a value is given up.
 const MOST_ROUNDS: u32 = 5;
-/// How often the same complaint about requests is logged.
-const COMPLAIN_AGAIN: Span = Span::seconds(60);
 
 /// The calls that are under way in this VM, by the host's numbers.
 pub(super) type PendingCalls = HashMap<u32, PendingCall>;
@@ -63,7 +65,9 @@ pub(super) struct Ready {
     parked: BTreeMap<u32, Parked>,
     streams: HashMap<u32, Stream>,
     tick_period: Span,
-    complained: Option<(Reason, Timestamp)>,
+    meters: Meters,
+    /// WasmX without metrics (Kong before 3.9) traps on every call that is about one.
+    counts: bool,
 }
 
 /// What of a message has to be looked at; worked out once.
@@ -159,10 +163,8 @@ impl Gateway {
             Err(problems) => {
                 *self = Self::Refusing;
                 for problem in &problems {
-                    host.log(
-                        Level::Error,
-                        &format!("event=configuration_refused {problem}"),
-                    );
+                    let line = Line::new("configuration_refused").quoted("path", &problem.path);
+                    host.log(Level::Error, &line.quoted("detail", &problem.message).end());
                 }
                 // Envoy keeps what it had. WasmX would lose the worker, or run all chains without
                 // filters: there this filter starts and refuses every request instead.
@@ -188,12 +190,7 @@ impl Gateway {
         match self {
             Self::Ready(ready) => ready.request_headers(root, context, end, host, calls),
             Self::Refusing => {
-                reply(
-                    host,
-                    503,
-                    &json!({"message": "the secrets filter is not configured; see the gateway's log"}),
-                    None,
-                );
+                reply::not_configured(host);
                 Flow::Pause
             }
         }
@@ -281,6 +278,13 @@ impl Gateway {
             }
         }
     }
+
+    /// The root context goes: what it added to the host's gauges goes with it.
+    pub(super) fn retire(&mut self, host: &impl Host) {
+        if let Self::Ready(ready) = self {
+            ready.meters.retire(host);
+        }
+    }
 }
 
 impl Ready {
@@ -291,9 +295,11 @@ impl Ready {
         let response_set = SetHeader::all(&config, &config.response.set_headers);
         let query = place::in_query(&config, None);
         let places = set.iter().chain(&response_set).map(|set| &set.place);
-        for want in places.chain(&query).flat_map(Place::wants) {
+        for want in places.clone().chain(&query).flat_map(Place::wants) {
             resolver.pin(want);
         }
+        let operators = places.flat_map(Place::wants).map(|want| want.key.vault);
+        resolver.metrics.operator_sets(operators);
         let (request, response) = (&config.request, &config.response);
         let needs = Needs {
             request_headers: !request.resolve_headers.is_empty(),
@@ -306,10 +312,12 @@ impl Ready {
             Dialect::WasmX => WASMX_TICK,
         };
         host.set_tick_period(tick_period);
-        // WasmX traps on shared data without a zone, which it has only if the operator made one.
+        // WasmX traps on shared data without a zone, which it has only if the operator made one; and on
+        // metrics before Kong 3.9.
         let by_default = host.dialect() == Dialect::Envoy;
         Self {
             shared_data: config.shared_data.unwrap_or(by_default),
+            counts: config.metrics.enabled.unwrap_or(by_default),
             config,
             resolver,
             set,
@@ -318,7 +326,7 @@ impl Ready {
             parked: BTreeMap::new(),
             streams: HashMap::new(),
             tick_period,
-            complained: None,
+            meters: Meters::default(),
         }
     }
 
@@ -344,6 +352,24 @@ impl Ready {
         let next = self.with_now(host, |resolver, now| resolver.tick(now, &mut todo));
         self.carry_out(root, todo, host, calls);
         self.set_tick(next, host);
+        self.tell(host);
+    }
+
+    /// Tells the host what was counted, and what came again, once a second.
+    fn tell(&mut self, host: &impl Host) {
+        let now = host.now();
+        if self.meters.due(now) {
+            for line in self.resolver.events.summed_up(now) {
+                host.log(Level::Warn, &line.text);
+            }
+            if !self.counts {
+                drop(self.resolver.metrics.take_delays());
+                return;
+            }
+            let standing = self.resolver.standing(now);
+            self.meters
+                .tell(&mut self.resolver.metrics, &standing, host);
+        }
     }
 
     /// WasmX traps when the period is set a second time.
@@ -440,6 +466,7 @@ impl Ready {
         };
         if is_compressed(map) {
             self.complain(
+                "left_alone",
                 &denial(Reason::NotRepresentable, b"a compressed body"),
                 host,
             );
@@ -476,6 +503,7 @@ impl Ready {
         }
         let now = host.now();
         let epoch = self.resolver.epoch();
+        self.resolver.metrics.begin();
         let all = self.set.iter_mut().chain(&mut self.response_set);
         for set in all {
             if !set.prepare(&mut self.resolver, epoch, now) {
@@ -485,6 +513,7 @@ impl Ready {
         for set in &self.set {
             set.apply(Map::Request, host);
         }
+        self.resolver.metrics.served();
         true
     }
 
@@ -654,6 +683,7 @@ impl Ready {
         if is_compressed(map) {
             stream.redactor = None;
             self.complain(
+                "left_alone",
                 &denial(
                     Reason::NotRepresentable,
                     b"a compressed response is not searched for values",
@@ -693,7 +723,8 @@ impl Ready {
             let all = std::mem::take(&mut stream.collected);
             stream.response_body = None;
             let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
-            self.complain(&denial(Reason::BodyTooLarge, b"a response"), host);
+            let left = denial(Reason::BodyTooLarge, b"a response");
+            self.complain("left_alone", &left, host);
             return Flow::Continue;
         }
         if !end {
@@ -726,6 +757,7 @@ impl Ready {
         };
         let masks = self.masks() && !response;
         let mut used = Vec::new();
+        self.resolver.metrics.begin();
         let mut bench = Bench {
             on_error,
             resolver: &mut self.resolver,
@@ -741,6 +773,9 @@ impl Ready {
                 .or_default()
                 .used
                 .append(&mut used);
+        }
+        if matches!(verdict, Verdict::Wait(_)) {
+            self.resolver.metrics.begin();
         }
         verdict
     }
@@ -760,7 +795,10 @@ impl Ready {
                 self.apply(&parked, edits, host);
                 return Flow::Continue;
             }
-            Verdict::Deny(denial) => return self.deny_at(parked.stage, context, &denial, host),
+            Verdict::Deny(denial) => {
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
+                return self.deny_at(parked.stage, context, &denial, host);
+            }
             Verdict::Wait(wants) => wants,
         };
         let todo = self.fetch(context, &wants, host);
@@ -781,9 +819,14 @@ impl Ready {
             }
             Verdict::Deny(denial) => {
                 self.resolver.forget(context);
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
                 self.deny_at(parked.stage, context, &denial, host)
             }
-            Verdict::Wait(_) => self.deny_at(parked.stage, context, &gave_up(), host),
+            Verdict::Wait(_) => {
+                let denial = gave_up();
+                self.audit(&parked, Outcome::Refused(denial.reason), host);
+                self.deny_at(parked.stage, context, &denial, host)
+            }
         };
         self.wake(root, woken, host, calls);
         flow
@@ -791,17 +834,38 @@ impl Ready {
 
     fn hold(&mut self, context: u32, parked: Parked, host: &impl Host) -> Flow {
         self.parked.insert(context, parked);
+        self.resolver.metrics.begin();
         // Another worker's fetch shows at a tick only.
         self.set_tick(self.resolver.next_tick(), host);
         Flow::Pause
     }
 
-    fn apply(&self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+    fn apply(&mut self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
+        self.audit(parked, Outcome::GoesOn, host);
+        self.resolver.metrics.end();
         for edit in edits {
             apply(host, parked.stage, edit);
         }
         for edit in &parked.fixed {
             apply(host, parked.stage, edit.clone());
+        }
+    }
+
+    /// Tells who used what, if that is asked for; before anything is changed.
+    fn audit(&mut self, parked: &Parked, outcome: Outcome, host: &impl Host) {
+        let request = matches!(parked.stage, Stage::RequestHeaders | Stage::RequestBody);
+        if let Some(audit) = self.config.audit.as_ref().filter(|_| request) {
+            let (config, resolver) = (&self.config, &mut self.resolver);
+            let times = (parked.since, host.now());
+            audit::write(
+                audit,
+                config,
+                &parked.places,
+                outcome,
+                resolver,
+                times,
+                host,
+            );
         }
     }
 
@@ -816,11 +880,13 @@ impl Ready {
 
     /// Answers the request from here.
     fn deny(&mut self, context: u32, denial: &Denial, host: &impl Host) -> Flow {
-        self.complain(denial, host);
+        self.complain("request_denied", denial, host);
+        self.resolver.metrics.end();
+        self.resolver.metrics.count(Series::Refusals(denial.reason));
         if self.needs.response {
             self.streams.entry(context).or_default().answered = true;
         }
-        deny(host, denial);
+        reply::deny(host, denial);
         Flow::Pause
     }
 
@@ -910,12 +976,17 @@ impl Ready {
                 continue;
             }
             let verdict = self.judge(context, &parked, true, host);
+            if !matches!(verdict, Verdict::Wait(_)) {
+                let waited = parked.since.age(host.now());
+                self.resolver.metrics.delayed(waited);
+            }
             match verdict {
                 // WasmX takes a new body in the body's own callback only; the value is there now for
                 // whoever asks again.
                 Verdict::Edit(_)
                     if host.dialect() == Dialect::WasmX && parked.stage == Stage::RequestBody =>
                 {
+                    self.audit(&parked, Outcome::Refused(Reason::NotReady), host);
                     self.deny(context, &denial(Reason::NotReady, b""), host);
                 }
                 Verdict::Edit(edits) => {
@@ -927,6 +998,7 @@ impl Ready {
                 }
                 Verdict::Deny(denial) => {
                     self.resolver.forget(context);
+                    self.audit(&parked, Outcome::Refused(denial.reason), host);
                     self.deny(context, &denial, host);
                 }
                 Verdict::Wait(_) if self.resolver.awaits(context) => {
@@ -942,28 +1014,26 @@ impl Ready {
                     }
                 }
                 Verdict::Wait(_) => {
-                    self.deny(context, &gave_up(), host);
+                    let denial = gave_up();
+                    self.audit(&parked, Outcome::Refused(denial.reason), host);
+                    self.deny(context, &denial, host);
                 }
             }
         }
     }
 
-    /// One line a minute for requests that fail for the same reason.
-    fn complain(&mut self, denial: &Denial, host: &impl Host) {
-        let now = host.now();
-        let said = |(reason, at): (Reason, Timestamp)| {
-            reason == denial.reason && at.age(now) < COMPLAIN_AGAIN
-        };
-        if self.complained.is_some_and(said) {
+    /// The first request that fails for a reason is told; those after it are counted.
+    fn complain(&mut self, event: &str, denial: &Denial, host: &impl Host) {
+        let head = Line::new(event)
+            .word("reason", denial.reason.as_str())
+            .end();
+        if !self.resolver.events.first(&head, true, host.now()) {
             return;
         }
-        self.complained = Some((denial.reason, now));
+        let id = reply::request_id(host).unwrap_or_default();
+        let line = Line::of(&head).word("request_id", &id);
         let reference = String::from_utf8_lossy(&denial.reference);
-        let text = format!(
-            "event=request_denied reason={} reference={reference:?}",
-            denial.reason.as_str()
-        );
-        host.log(Level::Warn, &text);
+        host.log(Level::Warn, &line.quoted("reference", &reference).end());
     }
 }
 
@@ -1118,45 +1188,6 @@ fn gave_up() -> Denial {
         reference: Vec::new(),
         retry_after: None,
     }
-}
-
-fn deny(host: &impl Host, denial: &Denial) {
-    let what = String::from_utf8_lossy(&denial.reference);
-    if denial.reason == Reason::RepeatedHeader {
-        let body = json!({
-            "message": "this header may be sent once only",
-            "header": what,
-            "reason": denial.reason.as_str(),
-        });
-        return reply(host, 400, &body, None);
-    }
-    if denial.reason == Reason::BodyTooLarge {
-        let body = json!({
-            "message": "the body is too long to be looked into for references",
-            "reason": denial.reason.as_str(),
-        });
-        return reply(host, 413, &body, None);
-    }
-    let body = json!({
-        "message": "a secret that this request needs cannot be had",
-        "reference": what,
-        "reason": denial.reason.as_str(),
-    });
-    let soon = match denial.reason {
-        Reason::TooManyFetches | Reason::NotReady => Some(Span::seconds(1)),
-        _ => None,
-    };
-    reply(host, 503, &body, denial.retry_after.or(soon));
-}
-
-fn reply(host: &impl Host, status: u32, body: &serde_json::Value, retry_after: Option<Span>) {
-    let seconds = retry_after.map(|wait| wait.ceil_seconds().to_string());
-    let mut headers: Vec<(&[u8], &[u8])> =
-        vec![(b"content-type", b"application/json; charset=utf-8")];
-    if let Some(seconds) = &seconds {
-        headers.push((b"retry-after", seconds.as_bytes()));
-    }
-    let _ = host.respond(status, &headers, body.to_string().as_bytes());
 }
 
 fn send(host: &impl Host, request: &HttpRequest) -> Result<u32, Refused> {

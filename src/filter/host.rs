@@ -54,6 +54,17 @@ pub enum Level {
     Error = 4,
 }
 
+/// What a metric is (proxy-wasm ABI 0.2.1, `proxy_metric_type_t`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only ever grows.
+    Counter = 0,
+    /// Whatever it is set to.
+    Gauge = 1,
+    /// Values by their sizes.
+    Histogram = 2,
+}
+
 /// Which half of a stream goes on (proxy-wasm ABI 0.2.1, `proxy_stream_type_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
@@ -154,12 +165,29 @@ pub trait Host {
     fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused>;
     /// Lets a parked request go on (Envoy only: WasmX resumes by itself after the last answer).
     fn resume(&self, half: Half) -> Result<(), Refused>;
-    /// Answers the current request from here.
-    fn respond(&self, status: u32, headers: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused>;
+    /// Answers the current request from here. With a gRPC status Envoy makes a gRPC answer to a gRPC
+    /// request, whose message is the body; WasmX passes that status over.
+    fn respond(
+        &self,
+        status: u32,
+        headers: &[(&[u8], &[u8])],
+        body: &[u8],
+        grpc_status: Option<u32>,
+    ) -> Result<(), Refused>;
     /// Makes the calls that follow be about this request (Envoy only). Refused when it is gone.
     fn focus(&self, context: u32) -> Result<(), Refused>;
     /// Reads shared data. On WasmX this traps when the operator configured no zone.
     fn shared_get(&self, key: &[u8]) -> Option<SharedValue>;
     /// Writes shared data; refused with [`Refused::CAS_MISMATCH`] when `write` does not hold.
     fn shared_set(&self, key: &[u8], value: &[u8], write: Write) -> Result<(), Refused>;
+    /// The number of the metric with this name, which is made if there is none. WasmX traps on a name of
+    /// more than 256 bytes, its own prefix included.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, Refused>;
+    /// Adds to a counter; on Envoy also to a gauge, and there less than nothing too. Never by 0, which
+    /// Envoy refuses; WasmX traps on a gauge.
+    fn add_to_metric(&self, id: u32, by: i64);
+    /// Sets a gauge, or takes a value into a histogram.
+    fn record_metric(&self, id: u32, value: u64);
+    /// A counter's or gauge's value, of all workers together. WasmX traps on a histogram.
+    fn metric(&self, id: u32) -> Option<u64>;
 }

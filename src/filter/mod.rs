@@ -4,8 +4,11 @@
 #[cfg(target_os = "wasi")]
 mod abi;
 mod answer;
+mod audit;
 mod gateway;
 pub mod header_map;
 pub mod host;
+mod meters;
 mod place;
+mod reply;
 pub mod vm;

@@ -114,6 +114,30 @@ impl Place {
         }
     }
 
+    /// What of it clients ask for, in a request: all but what the operator sets, which in a query comes
+    /// last.
+    pub(super) fn of_clients(&self, config: &Config) -> impl Iterator<Item = &Want> {
+        let rules = &config.request;
+        let set = |(name, _): &(String, Template), header: &[u8]| name.as_bytes() == header;
+        let theirs = match &self.target {
+            Target::Header(name) if rules.set_headers.iter().any(|s| set(s, name)) => 0,
+            Target::Query => self.fields.len().saturating_sub(rules.set_query.len()),
+            Target::Later => 0,
+            Target::Header(_) | Target::Body => self.fields.len(),
+        };
+        let pieces = self.fields.iter().take(theirs).flat_map(|f| &f.pieces);
+        pieces.filter_map(|piece| match piece {
+            Piece::Secret { want, .. } => Some(want),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// Whether this value can be written here.
+    pub(super) fn can_hold(&self, value: &SecretValue) -> bool {
+        let mut written = Zeroizing::new(Vec::new());
+        self.encoding.write(&mut written, value.expose())
+    }
+
     /// What it wants.
     pub(super) fn wants(&self) -> impl Iterator<Item = &Want> {
         let pieces = self.fields.iter().flat_map(|field| &field.pieces);

@@ -68,7 +68,7 @@ impl<H: Host> Vm<H> {
             }
             // Not a context that we know: nothing was configured for it, so nothing may pass.
             None => {
-                let _ = self.host.respond(503, &[], b"");
+                let _ = self.host.respond(503, &[], b"", None);
                 Flow::Pause
             }
         }
@@ -116,7 +116,8 @@ impl<H: Host> Vm<H> {
 
     /// `proxy_on_delete`
     pub fn delete_context(&mut self, context: u32) {
-        if self.roots.remove(&context).is_some() {
+        if let Some(mut gateway) = self.roots.remove(&context) {
+            gateway.retire(&self.host);
             return;
         }
         let root = self.root_of(context);

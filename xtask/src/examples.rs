@@ -22,6 +22,7 @@ use crate::document::{Node, read};
 mod compose;
 mod kong;
 mod kubernetes;
+mod observability;
 mod readme;
 mod workflow;
 

@@ -125,6 +125,19 @@ const ROOT: &[Field] = &[
     field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time.").default("100").example("20"),
     field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (the client gets 503), remove (the header or parameter is dropped, in JSON the string becomes null) or keep (the reference goes on as it came).").default("\"deny\"").example("\"remove\""),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. In Kong it needs nginx_wasm_shm_kv.").default("true in Envoy, false in Kong").example("true"),
+    field("metrics", Shape::Object(METRICS), "What metrics may tell."),
+    field("audit", Shape::Object(AUDIT), "A line in the log for each use of a secret by a client's reference: who, which, when, outcome. Off without this."),
+];
+
+#[rustfmt::skip]
+const AUDIT: &[Field] = &[
+    field("client_header", Shape::Like(HEADER_NAME), "The request header that names the client, best one that the gateway sets. None that is resolved or set.").default("the client's address").example("\"x-client-id\""),
+];
+
+#[rustfmt::skip]
+const METRICS: &[Field] = &[
+    field("enabled", Shape::Boolean, "Whether there are metrics. Kong has them from 3.9 on; in older ones the filter dies of them.").default("true in Envoy, false in Kong").example("true"),
+    field("secret_names", Shape::Boolean, "Whether metrics name secrets: failures and expiry dates of the first 100 that a worker sees.").default("false").example("true"),
 ];
 
 #[rustfmt::skip]
@@ -227,9 +240,19 @@ const RESPONSE_SET: &[Field] = &[SET_HEADERS];
 const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
 /// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
-/// captures, the part of the name that goes and the label's value. None until the filter has metrics. (As
-/// of Kong 3.9 they work only for filters whose name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
-const LABELS: &[(&str, &str)] = &[];
+/// captures, the part of the name that goes and the label's value. Of several matches the first counts,
+/// so what users name comes last in a metric's name. (As of Kong 3.9 they work only for filters whose
+/// name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
+const LABELS: &[(&str, &str)] = &[
+    ("source", r"(%.source%.([a-z0-9_]+))"),
+    ("reason", r"(%.reason%.([a-z0-9_]+))"),
+    ("endpoint", r"(%.endpoint%.([a-z0-9_]+))"),
+    ("status", r"(%.status%.([a-z0-9_]+))"),
+    ("identity", r"(%.identity%.([a-z0-9_]+))"),
+    ("kind", r"(%.kind%.([a-z0-9_]+))"),
+    ("vault", r"(%.vault%.([a-z0-9_]+))"),
+    ("secret", r"(%.secret%.([a-z0-9_]+))$"),
+];
 
 /// Where a schema goes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -151,17 +151,15 @@ fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
             detail.push_str(&text);
         }
     }
-    for (name, text) in [
-        ("trace_id", &error.trace_id),
-        ("correlation_id", &error.correlation_id),
-    ] {
-        let text = plain(text);
-        if !text.is_empty() {
-            detail.push_str(&format!(", {name} {text}"));
-        }
+    let correlation = plain(&error.correlation_id);
+    if !correlation.is_empty() {
+        detail.push_str(", correlation_id ");
+        detail.push_str(&correlation);
     }
     detail.push(')');
     Failure {
+        // What Entra ID's support asks for.
+        request_id: Some(plain(&error.trace_id)),
         retry_after: response.retry_after(now),
         ..Failure::new(reason, detail)
     }

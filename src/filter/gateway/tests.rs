@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::super::header_map::serialize;
-use super::super::host::SharedValue;
+use super::super::host::{MetricKind, SharedValue};
 use super::super::vm::Vm;
 use super::*;
 
@@ -32,6 +32,7 @@ struct FakeHost {
     tick_periods: RefCell<Vec<Span>>,
     unknown_cluster: Cell<bool>,
     host_calls: Cell<usize>,
+    metrics: RefCell<Vec<(String, u64)>>,
 }
 
 struct Shared(Rc<FakeHost>);
@@ -110,6 +111,22 @@ impl Host for Shared {
         self.0
             .on_stream(|stream| stream.headers.retain(|(n, _)| *n != name))
     }
+    fn define_metric(&self, _: MetricKind, name: &str) -> Result<u32, Refused> {
+        let mut metrics = self.0.metrics.borrow_mut();
+        metrics.push((name.to_owned(), 0));
+        Ok(u32::try_from(metrics.len()).unwrap() - 1)
+    }
+    fn add_to_metric(&self, id: u32, by: i64) {
+        assert_ne!(by, 0);
+        let place = &mut self.0.metrics.borrow_mut()[id as usize].1;
+        *place = place.checked_add_signed(by).unwrap();
+    }
+    fn record_metric(&self, id: u32, value: u64) {
+        self.0.metrics.borrow_mut()[id as usize].1 = value;
+    }
+    fn metric(&self, id: u32) -> Option<u64> {
+        Some(self.0.metrics.borrow()[id as usize].1)
+    }
     fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused> {
         if self.0.unknown_cluster.get() {
             return Err(Refused::BAD_ARGUMENT);
@@ -133,7 +150,13 @@ impl Host for Shared {
         assert_eq!(self.0.dialect, Dialect::Envoy, "WasmX resumes by itself");
         self.0.on_stream(|stream| stream.resumed = true)
     }
-    fn respond(&self, status: u32, _: &[(&[u8], &[u8])], body: &[u8]) -> Result<(), Refused> {
+    fn respond(
+        &self,
+        status: u32,
+        _: &[(&[u8], &[u8])],
+        body: &[u8],
+        _: Option<u32>,
+    ) -> Result<(), Refused> {
         let body = String::from_utf8_lossy(body).into_owned();
         self.0.on_stream(|stream| {
             assert!(!stream.resumed && stream.reply.is_none(), "two ends");
@@ -187,6 +210,7 @@ impl World {
             tick_periods: RefCell::default(),
             unknown_cluster: Cell::new(false),
             host_calls: Cell::new(0),
+            metrics: RefCell::default(),
         });
         let mut vm = Vm::new(Shared(Rc::clone(&host)));
         vm.create_context(ROOT, 0);

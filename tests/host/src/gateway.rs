@@ -30,6 +30,10 @@ pub struct Settings {
     pub empty_clusters: Vec<String>,
     /// WasmX: the size of the shared-data zone, if there is one.
     pub zone: Option<usize>,
+    /// WasmX: whether there are metrics (Kong 3.9 on); all calls about them trap without.
+    pub metrics: bool,
+    /// How many metrics there is room for (WasmX: its slab).
+    pub metric_room: usize,
     /// WasmX: whether answers have `:dispatch_status` (Kong 3.9 on).
     pub dispatch_status: bool,
     /// WasmX: larger bodies go into a file. Envoy: larger ones that are held are answered with 413.
@@ -59,6 +63,8 @@ impl Settings {
             empty_clusters: Vec::new(),
             zone: Some(1 << 20),
             dispatch_status: true,
+            metrics: true,
+            metric_room: usize::MAX,
             body_limit: match dialect {
                 Dialect::Envoy => 1 << 20,
                 Dialect::Wasmx => 16 << 10,
@@ -201,6 +207,18 @@ impl Gateway {
             .collect()
     }
 
+    /// What a histogram was given.
+    #[must_use]
+    pub fn recorded(&self, name: &str) -> Vec<u64> {
+        let host = self.host.borrow();
+        let at = host.metrics.iter().position(|(_, n, _)| n == name);
+        let ours = host
+            .recorded
+            .iter()
+            .filter(|(id, _)| Some(*id as usize) == at);
+        ours.map(|(_, value)| *value).collect()
+    }
+
     /// All keys and values of shared data.
     #[must_use]
     pub fn shared_data(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -300,6 +318,14 @@ impl Gateway {
             host.ticks[worker].clear();
         }
         self.make_vm(worker);
+    }
+
+    /// The filter is taken out of this worker in order, as after a change of Envoy's configuration.
+    pub fn remove(&mut self, worker: usize) {
+        let root = self.workers[worker].root;
+        self.delete(worker, root);
+        self.workers[worker].vm = None;
+        self.host.borrow_mut().ticks[worker].clear();
     }
 
     /// Calls into a VM. An error is a trap, which is on record already.

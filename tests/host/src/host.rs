@@ -18,6 +18,12 @@ pub enum Dialect {
     Wasmx,
 }
 
+impl Dialect {
+    pub(crate) fn is_envoy(self) -> bool {
+        self == Self::Envoy
+    }
+}
+
 /// A severity (`proxy_log_level_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -111,7 +117,10 @@ pub(crate) struct Host {
     pub(crate) ticks: Vec<Vec<Tick>>,
     /// WasmX: whether the period was set since the instance was made.
     pub(crate) tick_set: BTreeSet<usize>,
+    /// Kind, name, value; a histogram's value is how many were recorded.
     pub(crate) metrics: Vec<(u32, String, u64)>,
+    /// What histograms were given, by their numbers.
+    pub(crate) recorded: Vec<(u32, u64)>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) here: Here,
     /// For [`Planted`]: values that headers were set to, and a count of chances.
@@ -146,6 +155,7 @@ impl Host {
             ticks: vec![Vec::new(); vms],
             tick_set: BTreeSet::new(),
             metrics: Vec::new(),
+            recorded: Vec::new(),
             counts: BTreeMap::new(),
             here: Here {
                 worker: 0,
@@ -199,7 +209,7 @@ impl Host {
     }
 
     pub(crate) fn is_envoy(&self) -> bool {
-        self.settings.dialect == Dialect::Envoy
+        self.settings.dialect.is_envoy()
     }
 
     pub(crate) fn violation(&mut self, call: &'static str, what: impl Into<String>) {
@@ -521,7 +531,14 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn local_response(&mut self, status: u32, headers: Headers, body: &[u8]) -> Reply {
+    /// Envoy makes a gRPC answer to a gRPC request of it; WasmX has no use for `grpc_status`.
+    pub(crate) fn local_response(
+        &mut self,
+        status: u32,
+        headers: Headers,
+        body: &[u8],
+        grpc_status: i32,
+    ) -> Reply {
         if !self.is_envoy() && self.in_root() {
             return Err(Ill::Crash(
                 "a local response from a root context".to_owned(),
@@ -539,7 +556,18 @@ impl Host {
             }
             return trap("local response already stashed");
         }
-        let mut body = body.to_vec();
+        let (mut status, mut headers, mut body) = (status, headers, body.to_vec());
+        let grpc = stream
+            .headers
+            .text("content-type")
+            .strip_prefix("application/grpc")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('+'));
+        if envoy && grpc {
+            headers.set("content-type", b"application/grpc");
+            headers.set("grpc-status", grpc_status.to_string().as_bytes());
+            headers.set("grpc-message", &body);
+            (status, body) = (200, Vec::new());
+        }
         if !envoy {
             body.push(b'\n');
         }
@@ -667,6 +695,10 @@ impl Host {
             ("plugin_root_id", false) => Some(b"0".to_vec()),
             ("plugin_vm_id", true) => Some(b"vm".to_vec()),
             ("ngx.pid", false) => Some(b"4711".to_vec()),
+            ("ngx.kong_request_id", false) => {
+                self.stream()?;
+                Some(b"4f1d7e0a9c5b4c0f8d3e2a1b0c9d8e7f".to_vec())
+            }
             ("source.address", _) => Some(b"192.0.2.7:1234".to_vec()),
             ("request.path", _) => Some(
                 self.stream()?
@@ -708,12 +740,24 @@ impl Host {
         Ok(())
     }
 
+    /// WasmX before Kong 3.9.
+    fn no_metrics<T>(&self) -> Option<Reply<T>> {
+        let none = !self.is_envoy() && !self.settings.metrics;
+        none.then(|| trap("host function not yet implemented"))
+    }
+
     pub(crate) fn define_metric(&mut self, kind: u32, name: &str) -> Reply<u32> {
+        if let Some(ill) = self.no_metrics() {
+            return ill;
+        }
         if !self.is_envoy() && name.len() > 240 {
             return trap("a metric's name of more than 256 bytes with its prefix");
         }
         if let Some(at) = self.metrics.iter().position(|(_, n, _)| n == name) {
             return Ok(at as u32);
+        }
+        if self.metrics.len() >= self.settings.metric_room {
+            return Err(Ill::Status(INTERNAL_FAILURE));
         }
         self.metrics.push((kind, name.to_owned(), 0));
         Ok(self.metrics.len() as u32 - 1)
@@ -727,16 +771,26 @@ impl Host {
         if *kind != 0 && !envoy {
             return trap("increment of what is no counter");
         }
-        if by == 0 && envoy {
-            self.violation("proxy_increment_metric", "incrementing by 0");
+        if envoy && (by == 0 || (*kind == 0 && by < 0)) {
+            let what = format!("adding {by}");
+            self.violation("proxy_increment_metric", what);
             return Err(Ill::Status(BAD_ARGUMENT));
         }
-        *value = value.saturating_add_signed(by);
+        match value.checked_add_signed(by) {
+            Some(sum) => *value = sum,
+            None => self.violation("proxy_increment_metric", "below nothing"),
+        }
         Ok(())
     }
 
     pub(crate) fn record_metric(&mut self, id: u32, to: u64) -> Reply {
         match self.metrics.get_mut(id as usize) {
+            Some((0, ..)) if !self.settings.dialect.is_envoy() => trap("cannot record on counters"),
+            Some((2, _, value)) => {
+                *value += 1;
+                self.recorded.push((id, to));
+                Ok(())
+            }
             Some((_, _, value)) => {
                 *value = to;
                 Ok(())
@@ -747,7 +801,8 @@ impl Host {
 
     pub(crate) fn metric(&mut self, id: u32) -> Reply<u64> {
         match self.metrics.get(id as usize) {
-            Some((2, ..)) if !self.is_envoy() => trap("get of a histogram"),
+            Some((2, ..)) if !self.settings.dialect.is_envoy() => trap("get of a histogram"),
+            Some((2, ..)) => Err(Ill::Status(BAD_ARGUMENT)),
             Some((_, _, value)) => Ok(*value),
             None => Err(Ill::Status(BAD_ARGUMENT)),
         }

@@ -525,14 +525,14 @@ fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
          body_size: u32,
          headers: u32,
          headers_size: u32,
-         _: i32|
+         grpc_status: i32|
          -> Result<u32> {
             let body = read(&mut env, body, body_size)?;
             let headers = read(&mut env, headers, headers_size)?;
             ask(&mut env, "proxy_send_local_response", |host| {
                 let headers =
                     Headers::deserialize(&headers).ok_or(Ill::Status(crate::host::BAD_ARGUMENT))?;
-                host.local_response(code, headers, &body)
+                host.local_response(code, headers, &body, grpc_status)
             })
             .map(status)
         },

@@ -52,7 +52,15 @@ pub(crate) enum OnCrash {
 /// The filter's names: Kong's is the file's, others are free.
 const NAMES: [&str; 3] = ["azure_key_vault", "azure-key-vault", "azurekeyvault"];
 /// The fields that only a configuration of this filter has at its top.
-const OURS: [&str; 5] = ["vaults", "request", "response", "on_error", "shared_data"];
+const OURS: [&str; 7] = [
+    "vaults",
+    "request",
+    "response",
+    "on_error",
+    "shared_data",
+    "metrics",
+    "audit",
+];
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 
 /// Every configuration of the filter in these documents.

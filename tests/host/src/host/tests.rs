@@ -352,12 +352,23 @@ fn wasmx_hides_a_body_that_is_in_a_file_and_prepends_to_it() {
 #[test]
 fn two_local_responses() {
     let mut wasmx = host(Dialect::Wasmx);
-    wasmx.local_response(503, Headers::default(), b"x").unwrap();
+    wasmx
+        .local_response(503, Headers::default(), b"x", -1)
+        .unwrap();
     assert_eq!(wasmx.streams[&(0, 2)].local.as_ref().unwrap().body, b"x\n");
-    assert!(is_trap(wasmx.local_response(503, Headers::default(), b"x")));
+    assert!(is_trap(wasmx.local_response(
+        503,
+        Headers::default(),
+        b"x",
+        -1
+    )));
     let mut envoy = host(Dialect::Envoy);
-    envoy.local_response(503, Headers::default(), b"x").unwrap();
-    envoy.local_response(503, Headers::default(), b"x").unwrap();
+    envoy
+        .local_response(503, Headers::default(), b"x", -1)
+        .unwrap();
+    envoy
+        .local_response(503, Headers::default(), b"x", -1)
+        .unwrap();
     assert_eq!(envoy.violations.len(), 1);
 }
 

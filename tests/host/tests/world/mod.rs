@@ -53,6 +53,7 @@ pub fn configuration(vault: &Value, request: &Value) -> Value {
 fn for_dialect(dialect: Dialect, mut configuration: Value) -> Value {
     if dialect == Dialect::Wasmx {
         configuration["shared_data"] = json!(true);
+        configuration["metrics"]["enabled"] = json!(true);
         if let Some(vaults) = configuration["vaults"].as_array_mut() {
             for vault in vaults {
                 let config = vault["config"].as_object_mut().expect("an object");
@@ -67,6 +68,12 @@ fn for_dialect(dialect: Dialect, mut configuration: Value) -> Value {
 pub fn without_shared_data(configuration: &[u8]) -> Vec<u8> {
     let mut configuration: Value = serde_json::from_slice(configuration).expect("JSON");
     configuration["shared_data"] = json!(false);
+    configuration.to_string().into_bytes()
+}
+
+pub fn without_metrics(configuration: &[u8]) -> Vec<u8> {
+    let mut configuration: Value = serde_json::from_slice(configuration).expect("JSON");
+    configuration["metrics"] = Value::Null;
     configuration.to_string().into_bytes()
 }
 
@@ -137,6 +144,13 @@ impl World {
             checked: false,
             unsealed: false,
         }
+    }
+
+    /// A metric's value; 0 where it was never told.
+    pub fn metric(&self, name: &str) -> u64 {
+        let metrics = self.gateway.metrics();
+        let found = metrics.iter().find(|(known, _)| known == name);
+        found.map_or(0, |(_, value)| *value)
     }
 
     pub fn get(&mut self, worker: usize, headers: &[(&str, &str)]) -> StreamId {
