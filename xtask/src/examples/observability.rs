@@ -13,7 +13,7 @@ use envoy_test::envoy::{Tools, stats_tags};
 use envoy_test::world::{CLIENT, CLIENT_SECRET, World, configuration};
 use serde_json::{Value, json};
 
-use super::{folder, text};
+use super::{documents, files, folder, text};
 use crate::document::read;
 use crate::steps::workspace;
 
@@ -487,6 +487,27 @@ fn envoys_examples_take_all_labels_out_of_names() {
         let tags = documents[0].value()["stats_config"]["stats_tags"].clone();
         assert_eq!(tags, stats_tags(), "{name}");
     }
+    let of = |folder, kind: &str| {
+        let documents = files(folder, ".yaml")
+            .iter()
+            .flat_map(|path| documents(path))
+            .collect::<Vec<_>>();
+        let found = documents.iter().find(|(_, d)| d.value()["kind"] == kind);
+        found.expect(kind).1.value()["spec"].take()
+    };
+    let istios = of("istio", "EnvoyFilter");
+    let value = &istios["configPatches"][0]["patch"]["value"];
+    assert_eq!(value["stats_config"]["stats_tags"], stats_tags(), "Istio");
+    let gateways = of("envoy-gateway", "EnvoyProxy");
+    let bootstrap = gateways["bootstrap"]["value"]
+        .as_str()
+        .expect("YAML in a text");
+    let bootstrap = read(bootstrap).expect("YAML")[0].value();
+    assert_eq!(
+        bootstrap["stats_config"]["stats_tags"],
+        stats_tags(),
+        "Envoy Gateway"
+    );
     let kongs = text(&workspace().join("filter-config/azure_key_vault_filter.meta.json"));
     let kongs: Value = serde_json::from_str(&kongs).expect("JSON");
     let labels: Vec<&str> = kongs["metrics"]["label_patterns"]
