@@ -38,7 +38,10 @@ impl Template {
     /// Whether a text can hold a reference: a search without any allocation, for texts of any length.
     #[must_use]
     pub fn may_hold_reference(text: &[u8]) -> bool {
-        memmem::find(text, START).is_some()
+        // Most texts have no brace at all, and one byte is found in a tenth of the instructions.
+        let brace = memchr(b'{', text);
+        let from_brace = brace.and_then(|at| text.get(at..));
+        from_brace.is_some_and(|rest| memmem::find(rest, START).is_some())
     }
 
     /// Finds the references in a text.

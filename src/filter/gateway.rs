@@ -12,6 +12,7 @@ use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused
 use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
 use super::reply;
+use super::seen::Seen;
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
@@ -61,6 +62,8 @@ pub(super) struct Ready {
     /// What responses get: known before the request goes on, so that no answer is lost for it.
     response_set: Vec<SetHeader>,
     needs: Needs,
+    seen: Seen,
+    seen_in_responses: Seen,
     shared_data: bool,
     parked: BTreeMap<u32, Parked>,
     streams: HashMap<u32, Stream>,
@@ -323,6 +326,8 @@ impl Ready {
             set,
             response_set,
             needs,
+            seen: Seen::default(),
+            seen_in_responses: Seen::default(),
             parked: BTreeMap::new(),
             streams: HashMap::new(),
             tick_period,
@@ -402,7 +407,7 @@ impl Ready {
         };
         let map = HeaderMap::new(&bytes);
         let mut found = if request_headers && Template::may_hold_reference(&bytes) {
-            place::in_headers(&self.config, &self.config.request, map)
+            place::in_headers(&self.config, &self.config.request, map, &mut self.seen)
         } else {
             Vec::new()
         };
@@ -607,7 +612,12 @@ impl Ready {
             let _ = host.remove_header(Map::Response, b"content-length");
         }
         let places = if Template::may_hold_reference(&bytes) {
-            place::in_headers(&self.config, &self.config.response, map)
+            place::in_headers(
+                &self.config,
+                &self.config.response,
+                map,
+                &mut self.seen_in_responses,
+            )
         } else {
             Vec::new()
         };

@@ -11,4 +11,5 @@ pub mod host;
 mod meters;
 mod place;
 mod reply;
+mod seen;
 pub mod vm;

@@ -4,6 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::header_map::HeaderMap;
+use super::seen::Seen;
 use crate::body::{self, JsonPart, Kind};
 use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, OnError, Rules};
@@ -248,7 +249,12 @@ fn pieces(
 
 /// The headers that hold references which may be resolved. Headers that the operator sets are left out: a
 /// client's reference there loses.
-pub(super) fn in_headers(config: &Config, rules: &Rules, headers: HeaderMap<'_>) -> Vec<Place> {
+pub(super) fn in_headers(
+    config: &Config,
+    rules: &Rules,
+    headers: HeaderMap<'_>,
+    seen: &mut Seen,
+) -> Vec<Place> {
     let mut found: Vec<Place> = Vec::new();
     for (name, value) in headers.iter() {
         let set = |(set, _): &(String, Template)| name.eq_ignore_ascii_case(set.as_bytes());
@@ -261,29 +267,43 @@ pub(super) fn in_headers(config: &Config, rules: &Rules, headers: HeaderMap<'_>)
         {
             continue;
         }
-        let name_text = String::from_utf8_lossy(name);
-        let mut changes = false;
-        let fields = headers.all(&name_text).map(|value| {
-            let template = Template::parse(value);
-            let want = |r: &Reference| clients_want(config, &rules.allow, r);
-            let found = pieces(&template, Encoding::Header, want);
-            changes |= found.is_some();
-            Field {
-                pieces: found.unwrap_or_else(|| vec![Piece::Literal(value.to_vec())]),
-                instead: None,
-            }
+        let same = |(other, _): &(&[u8], &[u8])| other.eq_ignore_ascii_case(name);
+        let values = headers.iter().filter(same).map(|(_, value)| value);
+        let work_out = || in_header(config, rules, name, values);
+        found.extend(if headers.iter().filter(same).nth(1).is_some() {
+            work_out()
+        } else {
+            seen.header(name, value, work_out)
         });
-        let fields = fields.collect();
-        if changes {
-            found.push(Place {
-                target: Target::Header(name.to_vec()),
-                encoding: Encoding::Header,
-                separator: b"",
-                fields,
-            });
-        }
     }
     found
+}
+
+/// A header with all of its values, if one of them holds a reference that may be resolved.
+fn in_header<'v>(
+    config: &Config,
+    rules: &Rules,
+    name: &[u8],
+    values: impl Iterator<Item = &'v [u8]>,
+) -> Option<Place> {
+    let mut changes = false;
+    let fields = values.map(|value| {
+        let template = Template::parse(value);
+        let want = |r: &Reference| clients_want(config, &rules.allow, r);
+        let found = pieces(&template, Encoding::Header, want);
+        changes |= found.is_some();
+        Field {
+            pieces: found.unwrap_or_else(|| vec![Piece::Literal(value.to_vec())]),
+            instead: None,
+        }
+    });
+    let fields = fields.collect();
+    changes.then(|| Place {
+        target: Target::Header(name.to_vec()),
+        encoding: Encoding::Header,
+        separator: b"",
+        fields,
+    })
 }
 
 /// The query with what the operator sets in it and with the references that may be resolved; `None` when

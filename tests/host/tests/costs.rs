@@ -60,7 +60,7 @@ fn paths() -> Vec<Path> {
             name: "resolve headers *, 12 headers, no reference",
             request: json!({ "resolve": { "headers": ["*"], "allow": ["*"] } }),
             headers: TWELVE.to_vec(),
-            fuel: 3_800,
+            fuel: 2_720,
             calls: &[("proxy_get_header_map_pairs", 1)],
         },
         Path {
@@ -77,7 +77,7 @@ fn paths() -> Vec<Path> {
             name: "cached resolve of one header among 12",
             request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
             headers: with("x-key", "{vault://azure/open-1}"),
-            fuel: 34_000,
+            fuel: 17_400,
             calls: &[
                 ("proxy_get_current_time_nanoseconds", 2),
                 ("proxy_get_header_map_pairs", 1),
@@ -88,14 +88,14 @@ fn paths() -> Vec<Path> {
             name: "a reference that is not allowed",
             request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
             headers: with("x-key", "{vault://azure/closed}"),
-            fuel: 28_500,
+            fuel: 10_250,
             calls: &[("proxy_get_header_map_pairs", 1)],
         },
         Path {
             name: "query listed, no reference in it",
             request: json!({ "resolve": { "query": ["key"], "allow": ["azure/open-*"] } }),
             headers: TWELVE.to_vec(),
-            fuel: 4_450,
+            fuel: 4_620,
             calls: &[("proxy_get_header_map_pairs", 1)],
         },
     ]
