@@ -180,3 +180,49 @@ fn the_price_of_sealing_is_known() {
     assert!(prices[0] > prices[1], "{prices:?}");
     assert!(prices[0] < 400_000, "{prices:?}");
 }
+
+/// One worker that holds this many secrets of 100 bytes: its linear memory, and the instructions of one
+/// more request for one of them.
+fn holding(secrets: usize) -> (usize, u64) {
+    let mut whole = world::configuration(
+        &json!({}),
+        &json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/many-*"] } }),
+    );
+    whole["max_fetches_per_second"] = json!(100_000);
+    let mut world = World::whole(Dialect::Envoy, whole, |settings| settings.workers = 1);
+    world.warm();
+    let value = "v".repeat(100);
+    for n in 0..secrets {
+        world.azure.set_secret(&format!("many-{n}"), &value);
+        let reference = format!("{{vault://azure/many-{n}}}");
+        world.get(0, &[("x-key", &reference)]);
+        world.answer_all();
+    }
+    let reference = format!("{{vault://azure/many-{}}}", secrets / 2);
+    let mut headers = TWELVE.to_vec();
+    headers[11] = ("x-key", &reference);
+    // The second time finds the text known.
+    for _ in 0..2 {
+        world.gateway.take_cost();
+        let id = world.gateway.request(0, Request::get("/", &headers));
+        assert_eq!(world.upstream(id, "x-key"), [value.as_str()]);
+    }
+    let fuel = world.gateway.take_cost().fuel;
+    (world.gateway.memory(), fuel)
+}
+
+#[test]
+fn many_cached_secrets_take_little_memory_and_slow_no_request_down() {
+    let sizes = [1, 10, 100, 1_000];
+    let costs: Vec<(usize, u64)> = sizes.iter().map(|&n| holding(n)).collect();
+    for (n, (memory, fuel)) in sizes.iter().zip(&costs) {
+        say(&format!(
+            "{n:>5} secrets cached: {memory:>8} bytes of memory in the worker, {fuel:>6} instructions for one"
+        ));
+    }
+    let [(empty, first), .., (full, last)] = costs[..] else {
+        panic!("{costs:?}")
+    };
+    assert!((full - empty) / 1_000 < 2_048, "bytes a secret: {costs:?}");
+    assert!(last < first * 3 / 2, "instructions: {costs:?}");
+}
