@@ -1,6 +1,7 @@
 //! A real Envoy with the real filter in front of an upstream, as a value that stops when dropped. It
 //! knows Envoy's configuration and nothing of what the filter is asked to do.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -42,6 +43,15 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Worker threads.
     pub workers: usize,
+}
+
+/// How much of what filters log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterLog {
+    /// All of it, for tests.
+    All,
+    /// Warnings and errors, as in production.
+    Warnings,
 }
 
 /// A running Envoy.
@@ -144,7 +154,20 @@ impl Envoy {
     /// # Errors
     /// As [`Self::start`].
     pub fn run(envoy: &Path, workers: usize, bootstrap: &Value) -> Result<Self> {
-        let mut process = Process::start(envoy, workers, bootstrap)?;
+        Self::run_logging(envoy, workers, bootstrap, FilterLog::All)
+    }
+
+    /// The same with as much of the filter's log as is asked for: writing all of it takes time.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn run_logging(
+        envoy: &Path,
+        workers: usize,
+        bootstrap: &Value,
+        log: FilterLog,
+    ) -> Result<Self> {
+        let mut process = Process::start(envoy, workers, bootstrap, log)?;
         let start = Instant::now();
         loop {
             if let Some((admin, address)) = process.serving() {
@@ -202,6 +225,25 @@ impl Envoy {
         number.with_context(|| format!("Envoy's statistic {name} is no number: {value}"))
     }
 
+    /// Its process, for whoever measures it.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Where each of its listeners listens, by name.
+    ///
+    /// # Errors
+    /// When the admin interface does not tell.
+    pub fn listeners(&self) -> Result<BTreeMap<String, SocketAddr>> {
+        let text = self.admin_get("/listeners")?.text();
+        let lines = text.lines().map(|line| {
+            let (name, address) = line.split_once("::").context("`name::address`")?;
+            Ok((name.to_owned(), address.parse()?))
+        });
+        lines.collect()
+    }
+
     /// The folder with its configuration, for whoever wants to look.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -216,7 +258,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(envoy: &Path, workers: usize, bootstrap: &Value) -> Result<Self> {
+    fn start(envoy: &Path, workers: usize, bootstrap: &Value, log: FilterLog) -> Result<Self> {
+        let filters = match log {
+            FilterLog::All => "wasm:trace",
+            FilterLog::Warnings => "wasm:warning",
+        };
         let folder = TempDir::with_prefix("akv-envoy-").context("making a folder for Envoy")?;
         let configuration = folder.path().join("envoy.json");
         fs::write(&configuration, serde_json::to_vec_pretty(bootstrap)?)
@@ -231,7 +277,7 @@ impl Process {
             // Else two Envoys on one machine take each other for a restart.
             .arg("--disable-hot-restart")
             .args(["--log-level", "warning"])
-            .args(["--component-log-level", "wasm:trace"])
+            .args(["--component-log-level", filters])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -1,0 +1,371 @@
+//! The filter beside its peers: requests a second and processor time of the same request through each of
+//! them, in rounds that take turns; and how much longer the slowest requests take.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use envoy_test::client;
+use serde_json::json;
+
+use crate::gateway::{Filter, Gateway, Programs};
+use crate::load::Load;
+use crate::numbers::Series;
+use crate::{Effort, LUA_RESOLVE, LUA_SCAN, LUA_SET};
+
+/// What a browser or a service sends, behind a proxy or two.
+pub(crate) const TWELVE: [(&str, &str); 12] = [
+    ("user-agent", "curl/8.5.0"),
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip, deflate, br"),
+    ("accept-language", "en-GB,en;q=0.9"),
+    ("cache-control", "no-cache"),
+    (
+        "cookie",
+        "session=0123456789abcdef0123456789abcdef; theme=dark",
+    ),
+    ("x-request-id", "b6c7f1f0-6f0e-4f0a-9f62-0a8f5d5d4e11"),
+    ("x-forwarded-for", "192.0.2.7"),
+    ("x-forwarded-proto", "https"),
+    (
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+    ("referer", "https://app.example.test/orders/4711"),
+    ("x-tenant", "blue"),
+];
+
+/// Connections that always have a request under way.
+const CONNECTIONS: usize = 32;
+/// Of what the empty filter can do, in the measurement of the slowest requests.
+const SHARE: f64 = 0.5;
+
+/// The bytes of a GET with these headers, for a connection that stays.
+pub(crate) fn get(headers: &[(&str, &str)]) -> Vec<u8> {
+    let all: Vec<(&str, &[u8])> = std::iter::once(("host", b"gateway.test".as_slice()))
+        .chain(
+            headers
+                .iter()
+                .map(|(name, value)| (*name, value.as_bytes())),
+        )
+        .collect();
+    client::request("GET", "/orders?id=4711", &all, b"")
+}
+
+struct Contender {
+    name: &'static str,
+    what: &'static str,
+    filter: Filter,
+    /// Whether its requests carry a reference in the last of their twelve headers.
+    reference: bool,
+    /// What `x-key` is behind it.
+    value: Option<&'static str>,
+}
+
+const FIXED: &str = "Bearer fixed-value-0123456789";
+
+fn contenders() -> Vec<Contender> {
+    let contender = |name, what, filter, reference, value| Contender {
+        name,
+        what,
+        filter,
+        reference,
+        value,
+    };
+    let ours = Filter::Ours;
+    let resolve = json!({ "resolve": { "headers": ["*"], "allow": ["azure/open-*"] } });
+    let set = json!({ "set": { "headers": { "x-key": "Bearer {vault://azure/open-1}" } } });
+    vec![
+        contender("none", "no filter", Filter::Nothing, false, None),
+        contender(
+            "native",
+            "Envoy's `credential_injector`, a fixed header",
+            Filter::CredentialInjector,
+            false,
+            Some(FIXED),
+        ),
+        contender(
+            "lua_set",
+            "Lua, a fixed header",
+            Filter::Lua(LUA_SET),
+            false,
+            Some(FIXED),
+        ),
+        contender(
+            "empty",
+            "Wasm (SDK), does nothing",
+            Filter::Wasm("empty"),
+            false,
+            None,
+        ),
+        contender(
+            "fixed",
+            "Wasm (SDK), a fixed header",
+            Filter::Wasm("set"),
+            false,
+            Some(FIXED),
+        ),
+        contender(
+            "lua_scan",
+            "Lua, looks for `{vault://` in 12 headers",
+            Filter::Lua(LUA_SCAN),
+            false,
+            None,
+        ),
+        contender(
+            "fixed_12th",
+            "Wasm (SDK), a fixed header in place of the 12th",
+            Filter::Wasm("set"),
+            true,
+            Some(FIXED),
+        ),
+        contender(
+            "map",
+            "Wasm (SDK), reads 12 headers and puts one in place of the 12th",
+            Filter::Wasm("map"),
+            true,
+            Some(FIXED),
+        ),
+        contender(
+            "lua_resolve",
+            "Lua, looks at 12 headers and puts a value into the 12th",
+            Filter::Lua(LUA_RESOLVE),
+            true,
+            Some(FIXED),
+        ),
+        contender(
+            "scan",
+            "**this filter**, `resolve.headers: [\"*\"]`, no reference in 12 headers",
+            ours(resolve.clone()),
+            false,
+            None,
+        ),
+        contender(
+            "set",
+            "**this filter**, cached `set` of one header",
+            ours(set),
+            false,
+            Some(FIXED),
+        ),
+        contender(
+            "resolve",
+            "**this filter**, cached `resolve` of one header among 12",
+            ours(resolve),
+            true,
+            Some(FIXED),
+        ),
+    ]
+}
+
+/// A ratio of requests a second that is to be reached.
+struct Goal {
+    what: &'static str,
+    ours: &'static str,
+    peer: &'static str,
+    least: f64,
+}
+
+const GOALS: [Goal; 6] = [
+    Goal {
+        what: "no reference in 12 headers / empty Wasm filter",
+        ours: "scan",
+        peer: "empty",
+        least: 0.95,
+    },
+    Goal {
+        what: "no reference in 12 headers / Lua's search",
+        ours: "scan",
+        peer: "lua_scan",
+        least: 1.0,
+    },
+    Goal {
+        what: "cached `set` / fixed-header Wasm filter",
+        ours: "set",
+        peer: "fixed",
+        least: 0.97,
+    },
+    Goal {
+        what: "cached `set` / Lua, a fixed header",
+        ours: "set",
+        peer: "lua_set",
+        least: 1.0,
+    },
+    Goal {
+        what: "cached `resolve` among 12 / fixed-header Wasm filter",
+        ours: "resolve",
+        peer: "fixed_12th",
+        least: 0.90,
+    },
+    Goal {
+        what: "cached `resolve` among 12 / Lua doing the same",
+        ours: "resolve",
+        peer: "lua_resolve",
+        least: 1.0,
+    },
+];
+
+/// Nanoseconds at the 99th percentile that a cached secret may add to the empty filter.
+const MOST_ADDED: f64 = 20_000.0;
+
+/// What is measured of each contender.
+#[derive(Default)]
+struct Measured {
+    per_second: Series,
+    /// Microseconds of the worker's processor time a request.
+    processor: Series,
+    /// Microseconds.
+    p50: Series,
+    p99: Series,
+}
+
+/// Runs it and writes the tables.
+pub(crate) fn run(programs: &Programs, effort: Effort) -> Result<String> {
+    let all = contenders();
+    let filters: Vec<(&str, Filter)> = all.iter().map(|c| (c.name, c.filter.clone())).collect();
+    let gateway = Gateway::start(programs, 1, &filters, |azure| {
+        azure.set_secret("open-1", "fixed-value-0123456789");
+    })?;
+    for contender in &all {
+        let headers = headers(contender);
+        gateway.until_it_works(contender.name, &headers, "x-key", contender.value)?;
+    }
+    let apart = gateway.workers.apart()?;
+    let mut loads = Vec::new();
+    for contender in &all {
+        let request = get(&headers(contender));
+        loads.push(Load::open(
+            gateway.address(contender.name)?,
+            CONNECTIONS,
+            &request,
+        )?);
+    }
+    let mut measured: Vec<Measured> = all.iter().map(|_| Measured::default()).collect();
+    for round in 0..effort.rounds {
+        let turns = (0..all.len()).map(|n| (n + round) % all.len());
+        for at in turns {
+            let (Some(load), Some(into)) = (loads.get_mut(at), measured.get_mut(at)) else {
+                continue;
+            };
+            throughput(&gateway, load, effort, into)?;
+        }
+    }
+    let at = |name: &str| all.iter().position(|c| c.name == name).unwrap_or_default();
+    let rate = SHARE
+        * measured
+            .get(at("empty"))
+            .context("empty")?
+            .per_second
+            .median();
+    for round in 0..effort.rounds {
+        let turns = (0..all.len()).map(|n| (n + round) % all.len());
+        for at in turns {
+            let (Some(load), Some(into)) = (loads.get_mut(at), measured.get_mut(at)) else {
+                continue;
+            };
+            let took = load.at_rate(rate, effort.slice)?;
+            into.p50.push(took.value_at_quantile(0.50) as f64 / 1000.0);
+            into.p99.push(took.value_at_quantile(0.99) as f64 / 1000.0);
+        }
+    }
+    drop(apart);
+    anyhow::ensure!(
+        !gateway.envoy.log().contains("panicked"),
+        "{}",
+        gateway.envoy.log()
+    );
+    let find = |name: &str| measured.get(at(name)).context("a contender");
+    let mut out = String::new();
+    table(&all, &measured, &mut out)?;
+    goals(find, rate, &mut out)?;
+    Ok(out)
+}
+
+fn headers(contender: &Contender) -> Vec<(&'static str, &'static str)> {
+    let mut headers = TWELVE.to_vec();
+    if contender.reference {
+        headers.pop();
+        headers.push(("x-key", "Bearer {vault://azure/open-1}"));
+    }
+    headers
+}
+
+/// A fifth of the time to get warm, then the time that counts.
+fn throughput(
+    gateway: &Gateway,
+    load: &mut Load,
+    effort: Effort,
+    into: &mut Measured,
+) -> Result<()> {
+    load.saturate(effort.slice / 5)?;
+    let before = gateway.workers.busy()?;
+    let through = load.saturate(effort.slice)?;
+    let busy = gateway.workers.busy()?.saturating_sub(before);
+    load.finish()?;
+    into.per_second.push(through.per_second());
+    into.processor.push(micros(busy) / through.requests as f64);
+    Ok(())
+}
+
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn table(all: &[Contender], measured: &[Measured], out: &mut String) -> Result<()> {
+    let none = measured.first().context("a contender")?;
+    writeln!(
+        out,
+        "| filter | requests/s | µs of processor a request | more than none, µs | p99, µs |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- | --- |")?;
+    for (contender, measured) in all.iter().zip(measured) {
+        let more = measured.processor.with(&none.processor, |a, b| a - b);
+        writeln!(
+            out,
+            "| {} | {:.0} | {:.2} | {more:.2} | {:.0} |",
+            contender.what,
+            measured.per_second,
+            measured.processor.median(),
+            measured.p99.median()
+        )?;
+    }
+    Ok(())
+}
+
+fn goals<'m>(
+    find: impl Fn(&str) -> Result<&'m Measured>,
+    rate: f64,
+    out: &mut String,
+) -> Result<()> {
+    writeln!(
+        out,
+        "\n| goal | requests/s, ratio | reached |\n| --- | --- | --- |"
+    )?;
+    for goal in &GOALS {
+        let (ours, peer) = (find(goal.ours)?, find(goal.peer)?);
+        let ratio = ours.per_second.with(&peer.per_second, |a, b| a / b);
+        let reached = verdict(ratio.median() >= goal.least);
+        writeln!(
+            out,
+            "| {}: at least {} | {ratio:.3} | {reached} |",
+            goal.what, goal.least
+        )?;
+    }
+    let empty = find("empty")?;
+    for (name, what) in [
+        ("scan", "no reference"),
+        ("set", "cached `set`"),
+        ("resolve", "cached `resolve`"),
+    ] {
+        let added = find(name)?.p99.with(&empty.p99, |a, b| a - b);
+        let reached = verdict(added.median() * 1000.0 < MOST_ADDED);
+        writeln!(
+            out,
+            "| {what}: added to the empty filter's 99th percentile at {rate:.0} requests/s, below 20 µs | {added:.1} µs | {reached} |"
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) fn verdict(reached: bool) -> &'static str {
+    if reached { "yes" } else { "**no**" }
+}
