@@ -388,7 +388,14 @@ impl Metrics {
 
     /// The message went on or was refused: what was seen for it counts.
     pub fn end(&mut self) {
-        while let Some((source, vault)) = self.seen.pop() {
+        self.end_after(0);
+    }
+
+    /// The message went on: what was seen for it after so many counts.
+    pub fn end_after(&mut self, seen: usize) {
+        while self.seen.len() > seen
+            && let Some((source, vault)) = self.seen.pop()
+        {
             self.add(Series::References(source, vault), 1);
         }
     }

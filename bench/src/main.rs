@@ -65,6 +65,9 @@ struct Arguments {
     /// Rounds of each measurement.
     #[arg(long, default_value_t = 40)]
     rounds: usize,
+    /// Only these of the filters that are compared, by their short names.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Milliseconds for each in a round.
     #[arg(long, default_value_t = 150)]
     slice: u64,
@@ -91,6 +94,6 @@ fn main() -> Result<()> {
         slice: Duration::from_millis(arguments.slice),
     };
     println!("{}\n", process::machine());
-    println!("{}", compare::run(&programs, effort)?);
+    println!("{}", compare::run(&programs, effort, &arguments.only)?);
     Ok(())
 }

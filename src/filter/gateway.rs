@@ -1,6 +1,7 @@
 //! One configured filter in one VM (a root context): its requests, those that are parked, and the calls
 //! it makes. It carries out what [`place`] and the resolver decide.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -11,8 +12,9 @@ use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
+use super::prepared::PreparedHeader;
 use super::reply;
-use super::seen::Seen;
+use super::seen::{Known, Seen};
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
@@ -58,9 +60,9 @@ pub(super) enum Gateway {
 pub(super) struct Ready {
     config: Rc<Config>,
     resolver: Resolver,
-    set: Vec<SetHeader>,
+    set: Vec<PreparedHeader>,
     /// What responses get: known before the request goes on, so that no answer is lost for it.
-    response_set: Vec<SetHeader>,
+    response_set: Vec<PreparedHeader>,
     needs: Needs,
     seen: Seen,
     seen_in_responses: Seen,
@@ -81,18 +83,6 @@ struct Needs {
     request_body: bool,
     /// References are looked for, or values are masked, in responses.
     response: bool,
-}
-
-/// A header that the operator sets, with its value as long as that holds.
-struct SetHeader {
-    place: Place,
-    rendered: Option<Prepared>,
-}
-
-struct Prepared {
-    value: Zeroizing<Vec<u8>>,
-    epoch: u64,
-    until: Timestamp,
 }
 
 /// Where in its life a message is when it waits.
@@ -294,8 +284,8 @@ impl Ready {
     fn new(config: Config, host: &impl Host) -> Self {
         let config = Rc::new(config);
         let mut resolver = Resolver::new(Rc::clone(&config));
-        let set = SetHeader::all(&config, &config.request.set_headers);
-        let response_set = SetHeader::all(&config, &config.response.set_headers);
+        let set = PreparedHeader::set(&config, &config.request.set_headers);
+        let response_set = PreparedHeader::set(&config, &config.response.set_headers);
         let query = place::in_query(&config, None);
         let places = set.iter().chain(&response_set).map(|set| &set.place);
         for want in places.clone().chain(&query).flat_map(Place::wants) {
@@ -364,6 +354,7 @@ impl Ready {
     fn tell(&mut self, host: &impl Host) {
         let now = host.now();
         if self.meters.due(now) {
+            self.seen.let_go(now);
             for line in self.resolver.events.summed_up(now) {
                 host.log(Level::Warn, &line.text);
             }
@@ -406,23 +397,17 @@ impl Ready {
             Vec::new()
         };
         let map = HeaderMap::new(&bytes);
-        let mut found = if request_headers && Template::may_hold_reference(&bytes) {
-            place::in_headers(&self.config, &self.config.request, map, &mut self.seen)
-        } else {
-            Vec::new()
-        };
-        if host.dialect() == Dialect::WasmX
-            && let Some(name) = self.repeated(&found, map)
-        {
-            // nginx would send the client's further values beside ours.
-            let denial = denial(Reason::RepeatedHeader, name);
+        let references = request_headers && Template::may_hold_reference(&bytes);
+        if check_repeats && let Some(denial) = self.repeated(&[], map) {
             return self.deny(context, &denial, host);
         }
-        if query {
+        let in_query = if query {
             let target = target(host, map);
             let (_, text) = query::split(&target);
-            found.extend(place::in_query(&self.config, text));
-        }
+            place::in_query(&self.config, text)
+        } else {
+            None
+        };
         let mut fixed = Vec::new();
         if request_body && let Err(denial) = self.expect_body(context, end, map, host, &mut fixed) {
             return self.deny(context, &denial, host);
@@ -432,12 +417,21 @@ impl Ready {
             let identity = vec![Zeroizing::new(b"identity".to_vec())];
             fixed.push(Edit::Header(b"accept-encoding".to_vec(), identity));
         }
-        if found.is_empty() && fixed.is_empty() && self.set_prepared(host) {
+        let headers = references.then_some(map);
+        if in_query.is_none() && fixed.is_empty() && self.all_prepared(headers, host) {
             return Flow::Continue;
         }
-        let mut places: Vec<Place> = self.set.iter().map(|set| set.place.clone()).collect();
-        places.extend(self.response_set.iter().map(|set| set.place.for_later()));
-        places.extend(found);
+        let found = headers
+            .map(|map| place::in_headers(&self.config, &self.config.request, map, &mut self.seen));
+        let found = found.unwrap_or_default();
+        if host.dialect() == Dialect::WasmX
+            && let Some(denial) = self.repeated(&found, map)
+        {
+            return self.deny(context, &denial, host);
+        }
+        let set = self.set.iter().map(|set| set.place.clone());
+        let for_later = self.response_set.iter().map(|set| set.place.for_later());
+        let places = set.chain(for_later).chain(found).chain(in_query).collect();
         let parked = Parked {
             since: host.now(),
             rounds: 0,
@@ -491,34 +485,74 @@ impl Ready {
         Ok(())
     }
 
-    fn repeated<'a>(&'a self, found: &'a [Place], map: HeaderMap<'_>) -> Option<&'a [u8]> {
+    /// A header that the client sent more than once and that is to be written: nginx would send the
+    /// client's further values beside ours.
+    fn repeated(&self, found: &[Place], map: HeaderMap<'_>) -> Option<Denial> {
         let set = self.set.iter().map(|set| &set.place);
         let mut names = set.chain(found).filter_map(|place| match &place.target {
             place::Target::Header(name) => Some(name.as_slice()),
             _ => None,
         });
-        names.find(|name| map.all(&String::from_utf8_lossy(name)).nth(1).is_some())
+        let repeated = names.find(|name| map.all(&String::from_utf8_lossy(name)).nth(1).is_some());
+        repeated.map(|name| denial(Reason::RepeatedHeader, name))
     }
 
-    /// Sets all of the operator's headers from values that were prepared earlier, if they all still hold.
-    /// This is the way that nearly every request goes: one call for the time, one for each header.
-    fn set_prepared(&mut self, host: &impl Host) -> bool {
-        if self.set.is_empty() && self.response_set.is_empty() {
+    /// Sets all of the operator's headers, and those of the client that hold references (`headers`), from
+    /// values that were put together earlier, if all of them still hold. This is the way that nearly every
+    /// request goes: one call for the time, one for each header. Else nothing is changed.
+    fn all_prepared(&mut self, headers: Option<HeaderMap<'_>>, host: &impl Host) -> bool {
+        let sets = !self.set.is_empty() || !self.response_set.is_empty();
+        if !sets && headers.is_none() {
             return true;
         }
-        let now = host.now();
-        let epoch = self.resolver.epoch();
+        let time = OnceCell::new();
+        let now = || *time.get_or_init(|| host.now());
         self.resolver.metrics.begin();
-        let all = self.set.iter_mut().chain(&mut self.response_set);
-        for set in all {
-            if !set.prepare(&mut self.resolver, epoch, now) {
+        for set in self.set.iter_mut().chain(&mut self.response_set) {
+            if !set.prepare(&mut self.resolver, now()) {
                 return false;
             }
+        }
+        let operators = self.resolver.metrics.seen();
+        if headers.is_some_and(|headers| !self.clients_prepared(headers, now)) {
+            return false;
         }
         for set in &self.set {
             set.apply(Map::Request, host);
         }
-        self.resolver.metrics.served();
+        if let Some(headers) = headers {
+            for (name, value) in headers.found(Template::first_start) {
+                if let Known::Header(header) = self.seen.known(name, value) {
+                    header.apply(Map::Request, host);
+                }
+            }
+        }
+        self.resolver.metrics.end_after(operators);
+        if sets {
+            self.resolver.metrics.served();
+        }
+        true
+    }
+
+    /// Whether every header with a reference was seen before, with a value that holds now if something in
+    /// it may be resolved.
+    fn clients_prepared(&mut self, headers: HeaderMap<'_>, now: impl Fn() -> Timestamp) -> bool {
+        // Who used what is written down one by one.
+        if self.config.audit.is_some() {
+            return false;
+        }
+        for (name, value) in headers.found(Template::first_start) {
+            let holds = match self.seen.known(name, value) {
+                Known::Nothing => continue,
+                Known::No if !place::is_for_clients(&self.config.request, name) => continue,
+                Known::Header(header) => header.prepare_for_client(&mut self.resolver, now()),
+                Known::No => false,
+            };
+            // All values of a header are written together.
+            if !holds || headers.all_of(name).nth(1).is_some() {
+                return false;
+            }
+        }
         true
     }
 
@@ -641,9 +675,8 @@ impl Ready {
             return;
         }
         let now = host.now();
-        let epoch = self.resolver.epoch();
         for set in &mut self.response_set {
-            if set.prepare(&mut self.resolver, epoch, now) {
+            if set.prepare(&mut self.resolver, now) {
                 set.apply(Map::Response, host);
             } else {
                 for want in set.place.wants() {
@@ -1044,46 +1077,6 @@ impl Ready {
         let line = Line::of(&head).word("request_id", &id);
         let reference = String::from_utf8_lossy(&denial.reference);
         host.log(Level::Warn, &line.quoted("reference", &reference).end());
-    }
-}
-
-impl SetHeader {
-    fn all(config: &Config, headers: &[(String, Template)]) -> Vec<Self> {
-        let headers = headers.iter();
-        headers
-            .map(|(name, template)| Self {
-                place: Place::set_header(config, name, template),
-                rendered: None,
-            })
-            .collect()
-    }
-
-    /// Whether there is a value that holds now.
-    fn prepare(&mut self, resolver: &mut Resolver, epoch: u64, now: Timestamp) -> bool {
-        let holds = |r: &Prepared| r.epoch == epoch && r.until > now;
-        if self.rendered.as_ref().is_some_and(holds) {
-            return true;
-        }
-        let rendered = place::render_one(&self.place, resolver, now);
-        self.rendered = rendered.map(|(value, until)| Prepared {
-            value,
-            epoch,
-            until,
-        });
-        self.rendered.is_some()
-    }
-
-    fn apply(&self, map: Map, host: &impl Host) {
-        if let (place::Target::Header(name), Some(prepared)) = (&self.place.target, &self.rendered)
-        {
-            let _ = host.set_header(map, name, &prepared.value);
-        }
-    }
-
-    fn remove(&self, map: Map, host: &impl Host) {
-        if let place::Target::Header(name) = &self.place.target {
-            let _ = host.remove_header(map, name);
-        }
     }
 }
 

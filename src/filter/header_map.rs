@@ -6,6 +6,8 @@
 //! The SDK turns this into two `Vec`s for each header, which costs more than all else that a filter does
 //! to a request without references, so it is read where it lies.
 
+use std::slice::ChunksExact;
+
 /// A serialized header map, as it came from the host.
 #[derive(Clone, Copy)]
 pub struct HeaderMap<'a>(&'a [u8]);
@@ -20,21 +22,51 @@ impl<'a> HeaderMap<'a> {
     /// All pairs in their order.
     #[must_use]
     pub fn iter(self) -> Pairs<'a> {
-        let count = read_u32(self.0, 0).unwrap_or(0);
-        let data = count.checked_mul(8).and_then(|n| n.checked_add(4));
-        Pairs {
-            bytes: self.0,
-            left: count,
-            lengths: 4,
-            data: data.unwrap_or(usize::MAX),
-        }
+        self.pairs().unwrap_or(Pairs {
+            lengths: [].chunks_exact(8),
+            data: &[],
+        })
+    }
+
+    fn pairs(self) -> Option<Pairs<'a>> {
+        let (count, rest) = self.0.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let (lengths, data) = rest.split_at_checked(count.checked_mul(8)?)?;
+        Some(Pairs {
+            lengths: lengths.chunks_exact(8),
+            data,
+        })
     }
 
     /// The values of every header of this name, compared without case (WasmX keeps the sender's case).
-    pub fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn all<'n>(self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.all_of(name.as_bytes())
+    }
+
+    /// The same for a name that came as bytes.
+    pub fn all_of<'n>(self, name: &'n [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.iter()
-            .filter(move |(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))
+            .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
+    }
+
+    /// The pairs in whose value `find` finds something. It searches the map as one text, which is faster
+    /// than value by value, and tells where it found something first.
+    pub fn found<F>(self, find: F) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, F>
+    where
+        F: Fn(&[u8]) -> Option<usize>,
+    {
+        let mut pairs = self.iter();
+        std::iter::from_fn(move || {
+            loop {
+                pairs.skip_to(find(pairs.data)?);
+                let pair = pairs.next()?;
+                // What it found may be in the name.
+                if find(pair.1).is_some() {
+                    return Some(pair);
+                }
+            }
+        })
     }
 
     /// The first value of this name, as text if it is text.
@@ -48,18 +80,29 @@ impl<'a> HeaderMap<'a> {
 
 /// The iterator of [`HeaderMap::iter`].
 pub struct Pairs<'a> {
-    bytes: &'a [u8],
-    left: usize,
-    lengths: usize,
-    data: usize,
+    /// Of the pairs that are left: eight bytes each.
+    lengths: ChunksExact<'a, u8>,
+    /// From the next pair's name on.
+    data: &'a [u8],
 }
 
-impl<'a> Pairs<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let end = self.data.checked_add(length)?;
-        let taken = self.bytes.get(self.data..end)?;
-        self.data = end.checked_add(1)?;
-        Some(taken)
+impl Pairs<'_> {
+    /// Leaves out the pairs that end before this place in what is left.
+    fn skip_to(&mut self, at: usize) {
+        let mut skipped = 0_usize;
+        let mut lengths = self.lengths.clone();
+        while let Some((name, value)) = lengths.next().and_then(pair_of_lengths) {
+            let end = skipped
+                .saturating_add(name)
+                .saturating_add(value)
+                .saturating_add(2);
+            if end > at {
+                break;
+            }
+            skipped = end;
+            self.lengths = lengths.clone();
+        }
+        self.data = self.data.get(skipped..).unwrap_or_default();
     }
 }
 
@@ -67,17 +110,18 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let name = read_u32(self.bytes, self.lengths)?;
-        let value = read_u32(self.bytes, self.lengths.checked_add(4)?)?;
-        self.lengths = self.lengths.checked_add(8)?;
-        Some((self.take(name)?, self.take(value)?))
+        let (name, value) = pair_of_lengths(self.lengths.next()?)?;
+        let (name, rest) = self.data.split_at_checked(name)?;
+        let (value, rest) = rest.get(1..)?.split_at_checked(value)?;
+        self.data = rest.get(1..).unwrap_or_default();
+        Some((name, value))
     }
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> Option<usize> {
-    let bytes = bytes.get(at..at.checked_add(4)?)?;
-    usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+fn pair_of_lengths(bytes: &[u8]) -> Option<(usize, usize)> {
+    let (name, value) = bytes.split_first_chunk::<4>()?;
+    let length = |bytes| usize::try_from(u32::from_le_bytes(bytes)).ok();
+    Some((length(*name)?, length(*value.first_chunk::<4>()?)?))
 }
 
 /// Writes pairs in the host's form.
@@ -129,6 +173,23 @@ mod tests {
     }
 
     #[test]
+    fn a_search_of_the_whole_map_finds_the_pairs_whose_values_hold_it() {
+        let pairs: Vec<(&[u8], &[u8])> = vec![
+            (b":path", b"/a"),
+            (b"x-!", b"2"),
+            (b"x-!-y", b"3!"),
+            (b"a", b"!!!"),
+            (b"empty", b""),
+            (b"last", b"4!5!"),
+        ];
+        let bytes = serialize(&pairs);
+        let find = |text: &[u8]| text.iter().position(|&byte| byte == b'!');
+        let found = HeaderMap::new(&bytes).found(find).collect::<Vec<_>>();
+        assert_eq!(found, [pairs[2], pairs[3], pairs[5]]);
+        assert_eq!(HeaderMap::new(b"").found(find).count(), 0);
+    }
+
+    #[test]
     fn an_empty_answer_is_an_empty_map() {
         assert_eq!(HeaderMap::new(b"").iter().count(), 0);
     }
@@ -137,6 +198,20 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             HeaderMap::new(&bytes).iter().count();
+            HeaderMap::new(&bytes).found(|text| (!text.is_empty()).then_some(0)).count();
+        }
+
+        #[test]
+        fn a_search_finds_what_a_look_at_each_value_finds(
+            pairs in proptest::collection::vec(("[a!]{0,3}", "[a!]{0,4}"), 0..6),
+        ) {
+            let pairs: Vec<(&[u8], &[u8])> =
+                pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let bytes = serialize(&pairs);
+            let find = |text: &[u8]| text.iter().position(|&byte| byte == b'!');
+            let one_by_one = pairs.iter().filter(|(_, value)| find(value).is_some());
+            let found = HeaderMap::new(&bytes).found(find);
+            prop_assert_eq!(found.collect::<Vec<_>>(), one_by_one.copied().collect::<Vec<_>>());
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod header_map;
 pub mod host;
 mod meters;
 mod place;
+mod prepared;
 mod reply;
 mod seen;
 pub mod vm;

@@ -256,15 +256,9 @@ pub(super) fn in_headers(
     seen: &mut Seen,
 ) -> Vec<Place> {
     let mut found: Vec<Place> = Vec::new();
-    for (name, value) in headers.iter() {
-        let set = |(set, _): &(String, Template)| name.eq_ignore_ascii_case(set.as_bytes());
+    for (name, value) in headers.found(Template::first_start) {
         let known = |place: &Place| matches!(&place.target, Target::Header(n) if n.eq_ignore_ascii_case(name));
-        if !Template::may_hold_reference(value)
-            || !placement::is_header_target(name)
-            || !rules.resolve_headers.lists(name)
-            || rules.set_headers.iter().any(set)
-            || found.iter().any(known)
-        {
+        if !is_for_clients(rules, name) || found.iter().any(known) {
             continue;
         }
         let same = |(other, _): &(&[u8], &[u8])| other.eq_ignore_ascii_case(name);
@@ -277,6 +271,14 @@ pub(super) fn in_headers(
         });
     }
     found
+}
+
+/// Whether references of clients are resolved in a header of this name.
+pub(super) fn is_for_clients(rules: &Rules, name: &[u8]) -> bool {
+    let set = |(set, _): &(String, Template)| name.eq_ignore_ascii_case(set.as_bytes());
+    placement::is_header_target(name)
+        && rules.resolve_headers.lists(name)
+        && !rules.set_headers.iter().any(set)
 }
 
 /// A header with all of its values, if one of them holds a reference that may be resolved.

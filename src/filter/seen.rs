@@ -1,10 +1,12 @@
 //! The headers of clients whose references were worked out before, so that a client that sends the same
-//! text again is not read again. It knows what a place is and neither values nor time: what is kept
-//! depends on the header and the configuration alone.
+//! text again is not read again, and gets the value that was put together for the last one. It knows
+//! neither values nor time: what is kept depends on the header and the configuration alone.
 
 use std::collections::HashMap;
 
 use super::place::Place;
+use super::prepared::PreparedHeader;
+use crate::time::Timestamp;
 
 /// Gateways have few clients' texts at a time; whoever sends new ones for ever only empties this.
 const MOST: usize = 256;
@@ -18,20 +20,42 @@ pub(super) struct Seen(HashMap<Vec<u8>, Found>);
 struct Found {
     name: Vec<u8>,
     /// `None`: nothing that may be resolved.
-    place: Option<Place>,
+    header: Option<PreparedHeader>,
+}
+
+/// What is known of a header.
+pub(super) enum Known<'a> {
+    /// It was not seen, or not lately.
+    No,
+    /// Nothing in it may be resolved.
+    Nothing,
+    /// There is something in it.
+    Header(&'a mut PreparedHeader),
 }
 
 impl Seen {
-    /// What `work_out` finds in this header, or found in it earlier. The name counts as it was sent, with
-    /// its case: the place writes it again.
+    /// What was found earlier in this header. The name counts as it was sent, with its case: the place
+    /// writes it again.
+    pub(super) fn known(&mut self, name: &[u8], value: &[u8]) -> Known<'_> {
+        let found = self.0.get_mut(value).filter(|found| found.name == name);
+        match found.map(|found| found.header.as_mut()) {
+            None => Known::No,
+            Some(None) => Known::Nothing,
+            Some(Some(header)) => Known::Header(header),
+        }
+    }
+
+    /// What `work_out` finds in this header, or found in it earlier.
     pub(super) fn header(
         &mut self,
         name: &[u8],
         value: &[u8],
         work_out: impl FnOnce() -> Option<Place>,
     ) -> Option<Place> {
-        if let Some(found) = self.0.get(value).filter(|found| found.name == name) {
-            return found.place.clone();
+        match self.known(name, value) {
+            Known::Nothing => return None,
+            Known::Header(header) => return Some(header.place.clone()),
+            Known::No => {}
         }
         let place = work_out();
         if name.len() + value.len() <= LONGEST {
@@ -40,11 +64,20 @@ impl Seen {
             }
             let found = Found {
                 name: name.to_vec(),
-                place: place.clone(),
+                header: place.clone().map(PreparedHeader::new),
             };
             self.0.insert(value.to_vec(), found);
         }
         place
+    }
+
+    /// Forgets the values that do not hold any more.
+    pub(super) fn let_go(&mut self, now: Timestamp) {
+        let headers = self
+            .0
+            .values_mut()
+            .filter_map(|found| found.header.as_mut());
+        headers.for_each(|header| header.let_go(now));
     }
 }
 

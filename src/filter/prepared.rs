@@ -1,0 +1,91 @@
+//! Headers whose value was put together earlier and holds for a while: nearly every request gets what an
+//! earlier one got. It knows how long a value holds, and not which requests get it.
+
+use zeroize::Zeroizing;
+
+use super::host::{Host, Map};
+use super::place::{self, Place, Target};
+use crate::config::Config;
+use crate::metrics::Source;
+use crate::resolver::Resolver;
+use crate::template::Template;
+use crate::time::{Span, Timestamp};
+
+/// A header of clients is looked up anew after this time, so that what is used stays in the cache.
+const CLIENTS: Span = Span(1_000);
+
+/// A header with its value as long as that holds.
+pub(super) struct PreparedHeader {
+    pub(super) place: Place,
+    value: Option<Prepared>,
+}
+
+struct Prepared {
+    value: Zeroizing<Vec<u8>>,
+    /// Every change of a secret ends it.
+    epoch: u64,
+    until: Timestamp,
+}
+
+impl PreparedHeader {
+    pub(super) const fn new(place: Place) -> Self {
+        Self { place, value: None }
+    }
+
+    /// The headers that the operator sets.
+    pub(super) fn set(config: &Config, headers: &[(String, Template)]) -> Vec<Self> {
+        let places = headers
+            .iter()
+            .map(|(name, template)| Place::set_header(config, name, template));
+        places.map(Self::new).collect()
+    }
+
+    /// Whether there is a value that holds now.
+    pub(super) fn prepare(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
+        let epoch = resolver.epoch();
+        let holds = |p: &Prepared| p.epoch == epoch && p.until > now;
+        if self.value.as_ref().is_some_and(holds) {
+            return true;
+        }
+        let rendered = place::render_one(&self.place, resolver, now);
+        self.value = rendered.map(|(value, until)| Prepared {
+            value,
+            epoch,
+            until,
+        });
+        self.value.is_some()
+    }
+
+    /// The same for what a client asks for, each of whose references counts as looked up.
+    pub(super) fn prepare_for_client(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
+        let seen = resolver.metrics.seen();
+        if !self.prepare(resolver, now) {
+            return false;
+        }
+        if resolver.metrics.seen() == seen {
+            for want in self.place.wants() {
+                resolver.metrics.saw(Source::Local, want.key.vault);
+            }
+        } else if let Some(prepared) = &mut self.value {
+            prepared.until = prepared.until.min(now + CLIENTS);
+        }
+        true
+    }
+
+    /// Forgets a value that does not hold any more.
+    pub(super) fn let_go(&mut self, now: Timestamp) {
+        self.value = self.value.take().filter(|prepared| prepared.until > now);
+    }
+
+    pub(super) fn apply(&self, map: Map, host: &impl Host) {
+        if let (Target::Header(name), Some(prepared)) = (&self.place.target, &self.value) {
+            let _ = host.set_header(map, name, &prepared.value);
+        }
+    }
+
+    pub(super) fn remove(&self, map: Map, host: &impl Host) {
+        if let Target::Header(name) = &self.place.target {
+            let _ = host.remove_header(map, name);
+        }
+    }
+}
