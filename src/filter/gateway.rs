@@ -65,6 +65,8 @@ pub(super) struct Ready {
     response_set: Vec<PreparedHeader>,
     needs: Needs,
     seen: Seen,
+    /// Which of them the request at hand gets; kept, so that it is not allocated anew.
+    prepared: Vec<usize>,
     seen_in_responses: Seen,
     shared_data: bool,
     parked: BTreeMap<u32, Parked>,
@@ -265,7 +267,10 @@ impl Gateway {
     /// The request's context is gone.
     pub(super) fn forget(&mut self, context: u32) {
         if let Self::Ready(ready) = self {
-            ready.streams.remove(&context);
+            // Most requests leave nothing behind, and a hash costs more than the question.
+            if !ready.streams.is_empty() {
+                ready.streams.remove(&context);
+            }
             if ready.parked.remove(&context).is_some() {
                 ready.resolver.forget(context);
             }
@@ -317,6 +322,7 @@ impl Ready {
             response_set,
             needs,
             seen: Seen::default(),
+            prepared: Vec::new(),
             seen_in_responses: Seen::default(),
             parked: BTreeMap::new(),
             streams: HashMap::new(),
@@ -508,6 +514,8 @@ impl Ready {
         let time = OnceCell::new();
         let now = || *time.get_or_init(|| host.now());
         self.resolver.metrics.begin();
+        // An earlier request may have been given up half way.
+        self.prepared.clear();
         for set in self.set.iter_mut().chain(&mut self.response_set) {
             if !set.prepare(&mut self.resolver, now()) {
                 return false;
@@ -520,12 +528,8 @@ impl Ready {
         for set in &self.set {
             set.apply(Map::Request, host);
         }
-        if let Some(headers) = headers {
-            for (name, value) in headers.found(Template::first_start) {
-                if let Known::Header(header) = self.seen.known(name, value) {
-                    header.apply(Map::Request, host);
-                }
-            }
+        for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
+            header.apply(Map::Request, host);
         }
         self.resolver.metrics.end_after(operators);
         if sets {
@@ -542,15 +546,19 @@ impl Ready {
             return false;
         }
         for (name, value) in headers.found(Template::first_start) {
-            let holds = match self.seen.known(name, value) {
+            match self.seen.known(name, value) {
                 Known::Nothing => continue,
                 Known::No if !place::is_for_clients(&self.config.request, name) => continue,
-                Known::Header(header) => header.prepare_for_client(&mut self.resolver, now()),
-                Known::No => false,
-            };
-            // All values of a header are written together.
-            if !holds || headers.all_of(name).nth(1).is_some() {
-                return false;
+                Known::No => return false,
+                Known::Header(header, at) => {
+                    // All values of a header are written together.
+                    if !header.prepare_for_client(&mut self.resolver, now())
+                        || headers.repeats(name)
+                    {
+                        return false;
+                    }
+                    self.prepared.push(at);
+                }
             }
         }
         true

@@ -50,6 +50,22 @@ impl<'a> HeaderMap<'a> {
             .map(|(_, value)| value)
     }
 
+    /// Whether there is more than one header of this name.
+    #[must_use]
+    pub fn repeats(self, name: &[u8]) -> bool {
+        let mut pairs = self.iter();
+        let mut same = 0;
+        // Few names are of the same length: only those are looked at.
+        while let Some(lengths) = pairs.lengths.next().and_then(pair_of_lengths) {
+            let Some((found, rest)) = pairs.data.split_at_checked(lengths.0) else {
+                return false;
+            };
+            same += usize::from(lengths.0 == name.len() && found.eq_ignore_ascii_case(name));
+            pairs.data = rest.get(lengths.1.saturating_add(2)..).unwrap_or_default();
+        }
+        same > 1
+    }
+
     /// The pairs in whose value `find` finds something. It searches the map as one text, which is faster
     /// than value by value, and tells where it found something first.
     pub fn found<F>(self, find: F) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, F>
@@ -169,6 +185,7 @@ mod tests {
             vec![&b"caf\xe9"[..], b"2"]
         );
         assert_eq!(map.text(":path"), Some("/a"));
+        assert!(map.repeats(b"x-keY") && !map.repeats(b":path") && !map.repeats(b"no"));
         assert_eq!(map.text("x-key"), None);
     }
 
@@ -198,6 +215,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             HeaderMap::new(&bytes).iter().count();
+            HeaderMap::new(&bytes).repeats(b"a");
             HeaderMap::new(&bytes).found(|text| (!text.is_empty()).then_some(0)).count();
         }
 

@@ -121,7 +121,9 @@ impl<H: Host> Vm<H> {
             return;
         }
         let root = self.root_of(context);
-        self.parents.remove(&context);
+        if !self.parents.is_empty() {
+            self.parents.remove(&context);
+        }
         if let Some(gateway) = self.roots.get_mut(&root) {
             gateway.forget(context);
         }

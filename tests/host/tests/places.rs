@@ -481,3 +481,64 @@ fn a_response_that_is_refused_has_the_length_of_what_is_sent() {
         );
     }
 }
+
+/// What was put together for one request is used again; never for a request that did not ask, for another
+/// header, or after the secret changed.
+#[test]
+fn a_prepared_header_goes_to_those_who_ask_for_it_and_nobody_else() {
+    for dialect in BOTH {
+        let mut world = World::new(
+            dialect,
+            json!({ "ttl": 60 }),
+            json!({
+                "set": { "headers": { "authorization": "Bearer {vault://azure/db}" } },
+                "resolve": { "headers": ["*"], "allow": ["azure/open-*"] },
+            }),
+        );
+        world.warm();
+        let get = |world: &mut World, headers: &[(&str, &str)]| {
+            let id = world.get(0, headers);
+            world.answer_all();
+            id
+        };
+        let one = "{vault://azure/open-1}";
+        for _ in 0..4 {
+            let id = get(
+                &mut world,
+                &[("x-a", one), ("x-c", "{vault://azure/closed}")],
+            );
+            assert_eq!(world.upstream(id, "x-a"), ["pl4nted-open-1"], "{dialect:?}");
+            assert_eq!(world.upstream(id, "x-c"), ["{vault://azure/closed}"]);
+            assert_eq!(world.upstream(id, "authorization"), ["Bearer pl4nted-db"]);
+        }
+        // It is given up half way, for a secret that is not known yet: nothing of it is left over.
+        let waits = world.get(0, &[("x-a", one), ("x-b", "{vault://azure/open-2}")]);
+        let other = world.get(0, &[("x-b", "plain")]);
+        assert_eq!(world.upstream(other, "x-a"), [""; 0], "{dialect:?}");
+        assert_eq!(world.upstream(other, "x-b"), ["plain"]);
+        assert_eq!(
+            world.upstream(other, "authorization"),
+            ["Bearer pl4nted-db"]
+        );
+        world.answer_all();
+        assert_eq!(world.upstream(waits, "x-a"), ["pl4nted-open-1"]);
+        assert_eq!(world.upstream(waits, "x-b"), ["pl4nted-open-2"]);
+        // The same text under another name, and twice under one.
+        let id = get(&mut world, &[("x-z", one)]);
+        assert_eq!(world.upstream(id, "x-z"), ["pl4nted-open-1"]);
+        assert_eq!(world.upstream(id, "x-a"), [""; 0]);
+        let id = get(&mut world, &[("x-a", one), ("X-A", "2")]);
+        match dialect {
+            Dialect::Envoy => assert_eq!(world.upstream(id, "x-a"), ["pl4nted-open-1", "2"]),
+            Dialect::Wasmx => assert!(world.gateway.answered(id).is_some()),
+        }
+        // A new version is in use when its time has come.
+        world.azure.set_secret("open-1", "pl4nted-new");
+        for _ in 0..130 {
+            world.gateway.advance(1_000);
+            get(&mut world, &[("x-a", one)]);
+        }
+        let id = get(&mut world, &[("x-a", one)]);
+        assert_eq!(world.upstream(id, "x-a"), ["pl4nted-new"], "{dialect:?}");
+    }
+}
