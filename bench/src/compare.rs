@@ -39,6 +39,11 @@ pub(crate) const TWELVE: [(&str, &str); 12] = [
 const CONNECTIONS: usize = 32;
 /// Of what the empty filter can do, in the measurement of the slowest requests.
 const SHARE: f64 = 0.5;
+/// They are measured in short stretches: a virtual machine loses its processor for milliseconds now and
+/// then, which would be all that a long stretch's 99th percentile shows.
+const TAIL: Duration = Duration::from_millis(50);
+/// Stretches for each round.
+const TAILS: usize = 4;
 
 /// The bytes of a GET with these headers, for a connection that stays.
 pub(crate) fn get(headers: &[(&str, &str)]) -> Vec<u8> {
@@ -232,64 +237,94 @@ struct Measured {
     p99: Series,
 }
 
+struct Entry {
+    contender: Contender,
+    measured: Measured,
+}
+
 /// Runs it and writes the tables.
 pub(crate) fn run(programs: &Programs, effort: Effort, only: &[String]) -> Result<String> {
-    let mut all = contenders();
-    all.retain(|c| only.is_empty() || only.iter().any(|name| name == c.name));
-    let filters: Vec<(&str, Filter)> = all.iter().map(|c| (c.name, c.filter.clone())).collect();
+    let mut entries: Vec<Entry> = contenders()
+        .into_iter()
+        .filter(|c| only.is_empty() || only.iter().any(|name| name == c.name))
+        .map(|contender| Entry {
+            contender,
+            measured: Measured::default(),
+        })
+        .collect();
+    let mut rate = None;
+    for start in 0..effort.starts {
+        one_start(programs, effort, start, &mut entries, &mut rate)?;
+    }
+    let mut out = String::new();
+    table(&entries, &mut out)?;
+    goals(&entries, rate.unwrap_or_default(), &mut out)?;
+    Ok(out)
+}
+
+fn find<'e>(entries: &'e [Entry], name: &str) -> Option<&'e Measured> {
+    let entry = entries.iter().find(|entry| entry.contender.name == name);
+    entry.map(|entry| &entry.measured)
+}
+
+/// One Envoy with all of them. Where a process, and what it compiles, lies in memory makes as much of a
+/// difference as some of what is measured: each start is another draw.
+fn one_start(
+    programs: &Programs,
+    effort: Effort,
+    start: usize,
+    entries: &mut [Entry],
+    rate: &mut Option<f64>,
+) -> Result<()> {
+    let mut filters: Vec<(&str, Filter)> = entries
+        .iter()
+        .map(|entry| (entry.contender.name, entry.contender.filter.clone()))
+        .collect();
+    let shift = start % filters.len().max(1);
+    filters.rotate_left(shift);
     let gateway = Gateway::start(programs, 1, &filters, |azure| {
         azure.set_secret("open-1", "fixed-value-0123456789");
     })?;
-    for contender in &all {
+    let _apart = gateway.workers.apart()?;
+    let mut loads = Vec::new();
+    for Entry { contender, .. } in entries.iter() {
         let headers = headers(contender);
         gateway.until_it_works(contender.name, &headers, "x-key", contender.value)?;
+        let address = gateway.address(contender.name)?;
+        loads.push(Load::open(address, CONNECTIONS, &get(&headers))?);
     }
-    let apart = gateway.workers.apart()?;
-    let mut loads = Vec::new();
-    for contender in &all {
-        let request = get(&headers(contender));
-        loads.push(Load::open(
-            gateway.address(contender.name)?,
-            CONNECTIONS,
-            &request,
-        )?);
-    }
-    let mut measured: Vec<Measured> = all.iter().map(|_| Measured::default()).collect();
     for round in 0..effort.rounds {
-        let turns = (0..all.len()).map(|n| (n + round) % all.len());
-        for at in turns {
-            let (Some(load), Some(into)) = (loads.get_mut(at), measured.get_mut(at)) else {
-                continue;
-            };
-            throughput(&gateway, load, effort, into)?;
+        for (entry, load) in turns(entries, &mut loads, round) {
+            throughput(&gateway, load, effort, &mut entry.measured)?;
         }
     }
-    let at = |name: &str| all.iter().position(|c| c.name == name);
-    let fastest = at("empty").unwrap_or_default();
-    let fastest = measured.get(fastest).context("nothing to compare")?;
-    let rate = SHARE * fastest.per_second.median();
-    for round in 0..effort.rounds {
-        let turns = (0..all.len()).map(|n| (n + round) % all.len());
-        for at in turns {
-            let (Some(load), Some(into)) = (loads.get_mut(at), measured.get_mut(at)) else {
-                continue;
-            };
-            let took = load.at_rate(rate, effort.slice)?;
-            into.p50.push(took.value_at_quantile(0.50) as f64 / 1000.0);
-            into.p99.push(took.value_at_quantile(0.99) as f64 / 1000.0);
+    let fastest = find(entries, "empty").or(entries.first().map(|entry| &entry.measured));
+    let fastest = fastest.context("nothing to compare")?;
+    let rate = *rate.get_or_insert(SHARE * fastest.per_second.median());
+    for round in 0..effort.rounds * TAILS {
+        for (entry, load) in turns(entries, &mut loads, round) {
+            let took = load.at_rate(rate, TAIL)?;
+            let micros = |share| took.value_at_quantile(share) as f64 / 1000.0;
+            entry.measured.p50.push(micros(0.50));
+            entry.measured.p99.push(micros(0.99));
         }
     }
-    drop(apart);
-    anyhow::ensure!(
-        !gateway.envoy.log().contains("panicked"),
-        "{}",
-        gateway.envoy.log()
-    );
-    let find = |name: &str| measured.get(at(name)?);
-    let mut out = String::new();
-    table(&all, &measured, &mut out)?;
-    goals(find, rate, &mut out)?;
-    Ok(out)
+    let log = gateway.envoy.log();
+    anyhow::ensure!(!log.contains("[critical]"), "a filter crashed:\n{log}");
+    Ok(())
+}
+
+/// All of them, each round beginning with another.
+fn turns<'a>(
+    entries: &'a mut [Entry],
+    loads: &'a mut [Load],
+    round: usize,
+) -> impl Iterator<Item = (&'a mut Entry, &'a mut Load)> {
+    let first = round % entries.len().max(1);
+    let (before, from) = entries.split_at_mut(first);
+    let (loads_before, loads_from) = loads.split_at_mut(first);
+    let from = from.iter_mut().zip(loads_from);
+    from.chain(before.iter_mut().zip(loads_before))
 }
 
 fn headers(contender: &Contender) -> Vec<(&'static str, &'static str)> {
@@ -322,18 +357,22 @@ pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn table(all: &[Contender], measured: &[Measured], out: &mut String) -> Result<()> {
-    let none = measured.first().context("a contender")?;
+fn table(entries: &[Entry], out: &mut String) -> Result<()> {
+    let none = &entries.first().context("a contender")?.measured;
     writeln!(
         out,
-        "| filter | requests/s | µs of processor a request | more than none, µs | half, µs | p99, µs |"
+        "| filter | requests/s | processor time a request, µs | more than none, µs | p50, µs | p99, µs |"
     )?;
     writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
-    for (contender, measured) in all.iter().zip(measured) {
+    for Entry {
+        contender,
+        measured,
+    } in entries
+    {
         let more = measured.processor.with(&none.processor, |a, b| a - b);
         writeln!(
             out,
-            "| {} | {:.0} | {:.2} | {more:.2} | {:.0} | {:.0} |",
+            "| {} | {:.0} | {:.1} | {more:.1} | {:.0} | {:.0} |",
             contender.what,
             measured.per_second,
             measured.processor.median(),
@@ -344,17 +383,13 @@ fn table(all: &[Contender], measured: &[Measured], out: &mut String) -> Result<(
     Ok(())
 }
 
-fn goals<'m>(
-    find: impl Fn(&str) -> Option<&'m Measured>,
-    rate: f64,
-    out: &mut String,
-) -> Result<()> {
+fn goals(entries: &[Entry], rate: f64, out: &mut String) -> Result<()> {
     writeln!(
         out,
         "\n| goal | requests/s, ratio | reached |\n| --- | --- | --- |"
     )?;
     for goal in &GOALS {
-        let (Some(ours), Some(peer)) = (find(goal.ours), find(goal.peer)) else {
+        let (Some(ours), Some(peer)) = (find(entries, goal.ours), find(entries, goal.peer)) else {
             continue;
         };
         let ratio = ours.per_second.with(&peer.per_second, |a, b| a / b);
@@ -365,7 +400,7 @@ fn goals<'m>(
             goal.what, goal.least
         )?;
     }
-    let Some(empty) = find("empty") else {
+    let Some(empty) = find(entries, "empty") else {
         return Ok(());
     };
     for (name, what) in [
@@ -373,7 +408,9 @@ fn goals<'m>(
         ("set", "cached `set`"),
         ("resolve", "cached `resolve`"),
     ] {
-        let Some(ours) = find(name) else { continue };
+        let Some(ours) = find(entries, name) else {
+            continue;
+        };
         let added = ours.p99.with(&empty.p99, |a, b| a - b);
         let reached = verdict(added.median() * 1000.0 < MOST_ADDED);
         writeln!(

@@ -62,20 +62,24 @@ struct Arguments {
     /// The Wasm peer (bench/peer).
     #[arg(long)]
     peer: PathBuf,
-    /// Rounds of each measurement.
-    #[arg(long, default_value_t = 40)]
+    /// How often Envoy is started anew for the comparison.
+    #[arg(long, default_value_t = 6)]
+    starts: usize,
+    /// Rounds of each measurement in one Envoy.
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Only these of the filters that are compared, by their short names.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Milliseconds for each in a round.
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 250)]
     slice: u64,
 }
 
 /// How long is measured.
 #[derive(Clone, Copy)]
 struct Effort {
+    starts: usize,
     rounds: usize,
     slice: Duration,
 }
@@ -90,6 +94,7 @@ fn main() -> Result<()> {
         peer: arguments.peer,
     };
     let effort = Effort {
+        starts: arguments.starts,
         rounds: arguments.rounds,
         slice: Duration::from_millis(arguments.slice),
     };

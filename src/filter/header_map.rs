@@ -6,7 +6,7 @@
 //! The SDK turns this into two `Vec`s for each header, which costs more than all else that a filter does
 //! to a request without references, so it is read where it lies.
 
-use std::slice::ChunksExact;
+use std::slice::Iter;
 
 /// A serialized header map, as it came from the host.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ impl<'a> HeaderMap<'a> {
     #[must_use]
     pub fn iter(self) -> Pairs<'a> {
         self.pairs().unwrap_or(Pairs {
-            lengths: [].chunks_exact(8),
+            lengths: [].iter(),
             data: &[],
         })
     }
@@ -33,7 +33,7 @@ impl<'a> HeaderMap<'a> {
         let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
         let (lengths, data) = rest.split_at_checked(count.checked_mul(8)?)?;
         Some(Pairs {
-            lengths: lengths.chunks_exact(8),
+            lengths: lengths.as_chunks().0.iter(),
             data,
         })
     }
@@ -53,15 +53,18 @@ impl<'a> HeaderMap<'a> {
     /// Whether there is more than one header of this name.
     #[must_use]
     pub fn repeats(self, name: &[u8]) -> bool {
-        let mut pairs = self.iter();
-        let mut same = 0;
-        // Few names are of the same length: only those are looked at.
-        while let Some(lengths) = pairs.lengths.next().and_then(pair_of_lengths) {
-            let Some((found, rest)) = pairs.data.split_at_checked(lengths.0) else {
-                return false;
-            };
-            same += usize::from(lengths.0 == name.len() && found.eq_ignore_ascii_case(name));
-            pairs.data = rest.get(lengths.1.saturating_add(2)..).unwrap_or_default();
+        let Pairs { lengths, data } = self.iter();
+        let (mut at, mut same) = (0_usize, 0);
+        for (name_length, value_length) in lengths.map(lengths_of) {
+            // Few names are of the same length: only those are looked at.
+            if name_length == name.len() {
+                let found = data.get(at..).and_then(|rest| rest.get(..name_length));
+                same += usize::from(found.is_some_and(|found| found.eq_ignore_ascii_case(name)));
+            }
+            at = at
+                .wrapping_add(name_length)
+                .wrapping_add(value_length)
+                .wrapping_add(2);
         }
         same > 1
     }
@@ -96,8 +99,8 @@ impl<'a> HeaderMap<'a> {
 
 /// The iterator of [`HeaderMap::iter`].
 pub struct Pairs<'a> {
-    /// Of the pairs that are left: eight bytes each.
-    lengths: ChunksExact<'a, u8>,
+    /// Of the pairs that are left.
+    lengths: Iter<'a, [u8; 8]>,
     /// From the next pair's name on.
     data: &'a [u8],
 }
@@ -106,17 +109,17 @@ impl Pairs<'_> {
     /// Leaves out the pairs that end before this place in what is left.
     fn skip_to(&mut self, at: usize) {
         let mut skipped = 0_usize;
-        let mut lengths = self.lengths.clone();
-        while let Some((name, value)) = lengths.next().and_then(pair_of_lengths) {
+        for &lengths in self.lengths.as_slice() {
+            let (name, value) = lengths_of(&lengths);
             let end = skipped
-                .saturating_add(name)
-                .saturating_add(value)
-                .saturating_add(2);
+                .wrapping_add(name)
+                .wrapping_add(value)
+                .wrapping_add(2);
             if end > at {
                 break;
             }
             skipped = end;
-            self.lengths = lengths.clone();
+            self.lengths.next();
         }
         self.data = self.data.get(skipped..).unwrap_or_default();
     }
@@ -126,7 +129,7 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name, value) = pair_of_lengths(self.lengths.next()?)?;
+        let (name, value) = lengths_of(self.lengths.next()?);
         let (name, rest) = self.data.split_at_checked(name)?;
         let (value, rest) = rest.get(1..)?.split_at_checked(value)?;
         self.data = rest.get(1..).unwrap_or_default();
@@ -134,10 +137,10 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-fn pair_of_lengths(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (name, value) = bytes.split_first_chunk::<4>()?;
-    let length = |bytes| usize::try_from(u32::from_le_bytes(bytes)).ok();
-    Some((length(*name)?, length(*value.first_chunk::<4>()?)?))
+/// The lengths of a pair's name and value.
+fn lengths_of(bytes: &[u8; 8]) -> (usize, usize) {
+    let both = u64::from_le_bytes(*bytes);
+    ((both & 0xffff_ffff) as usize, (both >> 32) as usize)
 }
 
 /// Writes pairs in the host's form.
