@@ -124,6 +124,31 @@ impl Load {
         Ok(took)
     }
 
+    /// Sends each of these once, as many at a time as there are connections.
+    pub(crate) fn each(&mut self, requests: impl Iterator<Item = Vec<u8>>) -> Result<()> {
+        self.finish()?;
+        let mut free: Vec<usize> = (0..self.connections.len()).collect();
+        for request in requests {
+            while free.is_empty() {
+                self.poll.poll(&mut self.events, Some(LIMIT))?;
+                ensure!(!self.events.is_empty(), "no answer within {LIMIT:?}");
+                for event in &self.events {
+                    let at = event.token().0;
+                    if let Some(connection) = self.connections.get_mut(at)
+                        && connection.answered()?
+                    {
+                        free.push(at);
+                    }
+                }
+            }
+            let connection = free.pop().and_then(|at| self.connections.get_mut(at));
+            connection
+                .context("a free connection")?
+                .send(&request, Instant::now())?;
+        }
+        self.finish()
+    }
+
     /// Sends one request on every connection before it reads an answer. How long it took until all were
     /// answered.
     pub(crate) fn at_once(&mut self) -> Result<Duration> {

@@ -2,16 +2,20 @@
 //! builds all of them and runs this.
 
 mod compare;
+mod flood;
 mod gateway;
+mod growth;
 mod load;
 mod numbers;
+mod plot;
 mod process;
+mod start;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use envoy_test::envoy::Tools;
 
 use gateway::Programs;
@@ -19,7 +23,7 @@ use gateway::Programs;
 /// Sets a fixed header.
 const LUA_SET: &str = r#"
 function envoy_on_request(handle)
-  handle:headers():replace("x-key", "Bearer fixed-value-0123456789")
+  handle:headers():replace("x-key", "Bearer fixed-value-01")
 end"#;
 
 /// Looks at every header.
@@ -35,7 +39,10 @@ end"#;
 
 /// Looks at every header and puts in values that are known.
 const LUA_RESOLVE: &str = r#"
-local values = { ["{vault://azure/open-1}"] = "fixed-value-0123456789" }
+local values = {}
+for i = 0, 49 do
+  values["{vault://azure/open-" .. i .. "}"] = string.format("fixed-value-%02d", i)
+end
 function envoy_on_request(handle)
   local found
   for name, value in pairs(handle:headers()) do
@@ -68,12 +75,37 @@ struct Arguments {
     /// Rounds of each measurement in one Envoy.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Only this part.
+    #[arg(long)]
+    part: Option<Part>,
     /// Only these of the filters that are compared, by their short names.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Requests at once for a secret that nobody has yet.
+    #[arg(long, default_value_t = 10_000)]
+    flood: usize,
+    /// Most secrets that are cached.
+    #[arg(long, default_value_t = 100_000)]
+    secrets: usize,
+    /// Where to draw how costs grow (SVG).
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Milliseconds for each in a round.
     #[arg(long, default_value_t = 250)]
     slice: u64,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The filter beside its peers.
+    Comparison,
+    /// Cold requests at once.
+    Flood,
+    /// From the start to the first answer.
+    Start,
+    /// How costs grow.
+    Growth,
 }
 
 /// How long is measured.
@@ -82,6 +114,8 @@ struct Effort {
     starts: usize,
     rounds: usize,
     slice: Duration,
+    /// Most secrets that are cached.
+    secrets: usize,
 }
 
 fn main() -> Result<()> {
@@ -97,8 +131,25 @@ fn main() -> Result<()> {
         starts: arguments.starts,
         rounds: arguments.rounds,
         slice: Duration::from_millis(arguments.slice),
+        secrets: arguments.secrets,
     };
     println!("{}\n", process::machine());
-    println!("{}", compare::run(&programs, effort, &arguments.only)?);
+    let wanted = |part| arguments.part.is_none_or(|only| only == part);
+    if wanted(Part::Comparison) {
+        println!("{}", compare::run(&programs, effort, &arguments.only)?);
+    }
+    if wanted(Part::Flood) {
+        println!("{}", flood::run(&programs, arguments.flood)?);
+    }
+    if wanted(Part::Start) {
+        println!("{}", start::run(&programs, effort)?);
+    }
+    if wanted(Part::Growth) {
+        let (charts, tables) = growth::run(&programs, effort)?;
+        println!("{tables}");
+        if let Some(path) = &arguments.plot {
+            plot::draw(&charts, path)?;
+        }
+    }
     Ok(())
 }

@@ -47,12 +47,74 @@ impl fmt::Display for Series {
     }
 }
 
+/// What grows with something.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line(Vec<(f64, f64)>);
+
+impl FromIterator<(f64, f64)> for Line {
+    fn from_iter<T: IntoIterator<Item = (f64, f64)>>(points: T) -> Self {
+        Self(points.into_iter().collect())
+    }
+}
+
+impl Line {
+    pub(crate) fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.0.iter().copied()
+    }
+
+    /// The straight line that is nearest (least squares), and how much of the growth it explains.
+    pub(crate) fn fit(&self) -> Fit {
+        let n = self.0.len() as f64;
+        let mean = |of: fn(&(f64, f64)) -> f64| self.0.iter().map(of).sum::<f64>() / n;
+        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let sum = |of: &dyn Fn(f64, f64) -> f64| -> f64 {
+            self.points().map(|(px, py)| of(px - x, py - y)).sum()
+        };
+        let (xx, xy, yy) = (sum(&|a, _| a * a), sum(&|a, b| a * b), sum(&|_, b| b * b));
+        Fit {
+            start: y - xy / xx * x,
+            slope: xy / xx,
+            explained: xy * xy / (xx * yy),
+        }
+    }
+}
+
+/// A straight line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fit {
+    start: f64,
+    slope: f64,
+    /// R², between 0 and 1.
+    explained: f64,
+}
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slope = if self.slope.abs() < 0.01 {
+            format!("{:.1e}", self.slope)
+        } else {
+            format!("{:.3}", self.slope)
+        };
+        write!(
+            f,
+            "{:.1} + {slope} each (R² {:.3})",
+            self.start, self.explained
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn series(values: &[f64]) -> Series {
         Series(values.to_vec())
+    }
+
+    #[test]
+    fn a_straight_line_is_found() {
+        let line: Line = [(1.0, 3.0), (2.0, 5.0), (4.0, 9.0)].into_iter().collect();
+        assert_eq!(line.fit().to_string(), "1.0 + 2.000 each (R² 1.000)");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
 use crate::emulator::{AppRegistration, Azure, Options, Server};
-use crate::envoy::{Envoy, Setup, Tools};
+use crate::envoy::{Envoy, Setup, Tools, bootstrap};
 use crate::leaks;
 use crate::upstream::{Received, Upstream};
 
@@ -91,6 +91,20 @@ impl World {
         environment: impl FnOnce(SocketAddr) -> Vec<(&'static str, String)>,
         seed: impl FnOnce(&Azure),
     ) -> Result<Self> {
+        Self::start_changed(tools, configuration, environment, |_| {}, seed)
+    }
+
+    /// The same after `change` was made to Envoy's configuration.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn start_changed(
+        tools: Tools,
+        configuration: &Value,
+        environment: impl FnOnce(SocketAddr) -> Vec<(&'static str, String)>,
+        change: impl FnOnce(&mut Value),
+        seed: impl FnOnce(&Azure),
+    ) -> Result<Self> {
         let azure = Azure::new();
         azure.add_app(AppRegistration {
             tenant: TENANT.to_owned(),
@@ -100,7 +114,8 @@ impl World {
         seed(&azure);
         let server = Server::start(&azure, Options::default())?;
         let upstream = Upstream::start()?;
-        let envoy = Envoy::start(&Setup {
+        let workers = 2;
+        let setup = Setup {
             tools,
             configuration: configuration.clone(),
             azure: server.tls,
@@ -111,8 +126,11 @@ impl World {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
-            workers: 2,
-        })?;
+            workers,
+        };
+        let mut all = bootstrap(&setup);
+        change(&mut all);
+        let envoy = Envoy::run(&setup.tools.envoy, workers, &all)?;
         Ok(Self {
             envoy,
             upstream,

@@ -2,14 +2,17 @@
 //! upstream, what the client gets, and what Azure is asked. Every test ends with a look at Envoy's own
 //! count of filters that crashed, and at its log for anything secret.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use envoy_test::client::Answer;
+use envoy_test::client::{self, Answer};
 use envoy_test::emulator::{Azure, Cut, Endpoint, Fault};
 use envoy_test::envoy::Tools;
 use envoy_test::upstream::Received;
 use envoy_test::world::{CLIENT_SECRET, World, configuration};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 /// Every secret's value begins with this, so that one search finds any of them in a log.
@@ -521,6 +524,54 @@ fn a_token_is_renewed_before_its_end() {
         .filter(|call| call.status == 401)
         .count();
     assert_eq!(refused, 0, "no vault ever saw an expired token");
+}
+
+/// Envoy answers what its full cluster has no room for inside of the callback that resumes it: thousands of
+/// those, one inside of the other, were more than the VM's stack holds.
+#[test]
+fn thousands_of_cold_requests_for_a_full_cluster_are_all_answered() {
+    const REQUESTS: usize = 3_000;
+    let limit = getrlimit(Resource::Nofile);
+    let enough = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, enough).expect("as many files as are allowed");
+    let rest = json!({ "request": resolve_rule() });
+    let environment = vec![("AZURE_CLIENT_SECRET", CLIENT_SECRET.to_owned())];
+    let full = |all: &mut Value| {
+        let upstream = &mut all["static_resources"]["clusters"][0];
+        upstream["circuit_breakers"]["thresholds"][0] = json!({ "max_requests": 0 });
+    };
+    let world = World::start_changed(
+        Tools::find().expect("the tools are there"),
+        &configuration(&json!({}), &rest),
+        |_| environment,
+        full,
+        |azure| {
+            seed(azure);
+            azure.set_latency(Endpoint::Secrets, Duration::from_secs(2));
+        },
+    );
+    let world = Checked(world.expect("the world starts"));
+    let headers: [(&str, &[u8]); 2] = [
+        ("host", b"gateway.test"),
+        ("x-key", b"{vault://azure/open-1}"),
+    ];
+    let request = client::request("GET", "/", &headers, b"");
+    let mut streams: Vec<TcpStream> = (0..REQUESTS)
+        .map(|_| TcpStream::connect(world.envoy.address).expect("a connection"))
+        .collect();
+    for stream in &mut streams {
+        stream.write_all(&request).expect("a request is taken");
+    }
+    for stream in &mut streams {
+        let mut answer = vec![0; 512];
+        let read = stream.read(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        assert!(answer.contains("x-envoy-overloaded: true"), "{answer}");
+    }
+    assert_eq!(world.azure.count(Endpoint::Secrets), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! it makes. It carries out what [`place`] and the resolver decide.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
@@ -34,6 +34,13 @@ use crate::time::{Span, Timestamp};
 const FIRST_TICK: Span = Span(1);
 /// WasmX takes one period for good.
 const WASMX_TICK: Span = Span(500);
+/// The next tick looks at those for whom there was no room.
+const SOON: Span = Span(1);
+/// Most requests that are resumed or answered in one callback. Envoy carries that out when the callback
+/// returns, and where a request is answered at once (by the route, or because its cluster is full), the
+/// response's callback runs inside of it and carries out the next: some two thousand deep, the stack ends
+/// and takes the VM with it.
+const MOST_WOKEN: usize = 64;
 /// A request that was woken this often and still lacks a value is given up.
 const MOST_ROUNDS: u32 = 5;
 
@@ -70,6 +77,8 @@ pub(super) struct Ready {
     seen_in_responses: Seen,
     shared_data: bool,
     parked: BTreeMap<u32, Parked>,
+    /// Those of them for which something has come, in their order.
+    woken: VecDeque<u32>,
     streams: HashMap<u32, Stream>,
     tick_period: Span,
     meters: Meters,
@@ -325,6 +334,7 @@ impl Ready {
             prepared: Vec::new(),
             seen_in_responses: Seen::default(),
             parked: BTreeMap::new(),
+            woken: VecDeque::new(),
             streams: HashMap::new(),
             tick_period,
             meters: Meters::default(),
@@ -376,6 +386,7 @@ impl Ready {
 
     /// WasmX traps when the period is set a second time.
     fn set_tick(&mut self, period: Span, host: &impl Host) {
+        let period = if self.woken.is_empty() { period } else { SOON };
         if host.dialect() == Dialect::Envoy && period != self.tick_period {
             self.tick_period = period;
             host.set_tick_period(period);
@@ -1016,8 +1027,16 @@ impl Ready {
     }
 
     /// Looks again at the requests for which something has come.
-    fn wake(&mut self, root: u32, mut woken: Vec<u32>, host: &impl Host, calls: &mut PendingCalls) {
-        while let Some(context) = woken.pop() {
+    fn wake(&mut self, root: u32, woken: Vec<u32>, host: &impl Host, calls: &mut PendingCalls) {
+        self.woken.extend(woken);
+        let mut left = match host.dialect() {
+            Dialect::Envoy => MOST_WOKEN,
+            Dialect::WasmX => usize::MAX,
+        };
+        while left > 0
+            && let Some(context) = self.woken.pop_front()
+        {
+            left -= 1;
             let Some(mut parked) = self.parked.remove(&context) else {
                 continue;
             };
@@ -1059,9 +1078,10 @@ impl Ready {
                     parked.rounds += 1;
                     self.parked.insert(context, parked);
                     let todo = self.fetch(context, &wants, host);
-                    woken.extend(self.make_calls(root, todo, host, calls));
-                    if !self.resolver.awaits(context) && !woken.contains(&context) {
-                        woken.push(context);
+                    let others = self.make_calls(root, todo, host, calls);
+                    self.woken.extend(others);
+                    if !self.resolver.awaits(context) && !self.woken.contains(&context) {
+                        self.woken.push_back(context);
                     }
                 }
                 Verdict::Wait(_) => {
@@ -1071,6 +1091,7 @@ impl Ready {
                 }
             }
         }
+        self.set_tick(self.tick_period, host);
     }
 
     /// The first request that fails for a reason is told; those after it are counted.

@@ -22,7 +22,7 @@ impl<'a> HeaderMap<'a> {
     /// All pairs in their order.
     #[must_use]
     pub fn iter(self) -> Pairs<'a> {
-        self.pairs().unwrap_or(Pairs {
+        self.pairs().unwrap_or_else(|| Pairs {
             lengths: [].iter(),
             data: &[],
         })

@@ -56,16 +56,14 @@ impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         match self.work {
             Work::Nothing => {}
-            Work::Set => {
-                self.set_http_request_header("x-key", Some("Bearer fixed-value-0123456789"))
-            }
+            Work::Set => self.set_http_request_header("x-key", Some("Bearer fixed-value-01")),
             Work::MapAndSet => {
                 let headers = self.get_http_request_headers_bytes();
                 if headers
                     .iter()
                     .any(|(_, value)| value.starts_with(b"Bearer {vault://"))
                 {
-                    self.set_http_request_header("x-key", Some("Bearer fixed-value-0123456789"));
+                    self.set_http_request_header("x-key", Some("Bearer fixed-value-01"));
                 }
             }
         }
