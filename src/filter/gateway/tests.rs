@@ -38,13 +38,15 @@ struct FakeHost {
 struct Shared(Rc<FakeHost>);
 
 impl FakeHost {
+    /// What the host allocates is not the filter's.
     fn on_stream<R>(&self, act: impl FnOnce(&mut Stream) -> R) -> Result<R, Refused> {
         self.host_calls.set(self.host_calls.get() + 1);
-        let mut streams = self.streams.borrow_mut();
-        streams
-            .get_mut(&self.focus.get())
-            .map(act)
-            .ok_or(Refused::BAD_ARGUMENT)
+        let mut done = None;
+        allocation_counter::opt_out(|| {
+            let mut streams = self.streams.borrow_mut();
+            done = streams.get_mut(&self.focus.get()).map(act);
+        });
+        done.ok_or(Refused::BAD_ARGUMENT)
     }
 }
 
@@ -89,8 +91,8 @@ impl Host for Shared {
         (name == ":status").then(|| Zeroizing::new(status.into_bytes()))
     }
     fn set_header(&self, _: Map, name: &[u8], value: &[u8]) -> Result<(), Refused> {
-        let name = String::from_utf8_lossy(name).into_owned();
         self.0.on_stream(|stream| {
+            let name = String::from_utf8_lossy(name).into_owned();
             assert!(
                 !stream.resumed && stream.reply.is_none(),
                 "touched after its end"
@@ -223,6 +225,13 @@ impl World {
     }
 
     fn request(&mut self, context: u32, headers: &[(&str, &[u8])]) -> Flow {
+        self.arrive(context, headers);
+        self.vm.create_context(context, ROOT);
+        self.vm.request_headers(context, true)
+    }
+
+    /// The host has it, and has not told the filter yet.
+    fn arrive(&mut self, context: u32, headers: &[(&str, &[u8])]) {
         let headers = headers
             .iter()
             .map(|(n, v)| ((*n).to_owned(), v.to_vec()))
@@ -234,8 +243,6 @@ impl World {
         self.host.streams.borrow_mut().insert(context, stream);
         self.host.focus.set(context);
         self.host.host_calls.set(0);
-        self.vm.create_context(context, ROOT);
-        self.vm.request_headers(context, true)
     }
 
     /// Answers the oldest call; on WasmX in the request's own context.
@@ -483,5 +490,63 @@ fn a_wrong_configuration_is_refused_or_refuses_everything() {
         let log = world.host.log.borrow().concat();
         assert!(log.contains("event=configuration_refused"), "{log}");
         assert!(!log.contains("hush-hush"));
+    }
+}
+
+/// Allocations of a request in the filter, besides the block in which the host hands over the headers.
+/// Of four like it: the first is new, the second finds its text known, and then the lists have their room.
+fn allocations(world: &mut World, headers: &[(&str, &[u8])]) -> [u64; 4] {
+    [100, 101, 102, 103].map(|context| {
+        world.arrive(context, headers);
+        let vm = &mut world.vm;
+        let counts = allocation_counter::measure(|| {
+            vm.create_context(context, ROOT);
+            assert_eq!(vm.request_headers(context, true), Flow::Continue);
+            vm.response_headers(context);
+            vm.delete_context(context);
+        });
+        counts.count_total
+    })
+}
+
+#[test]
+fn a_request_allocates_nothing_whatever_its_headers() {
+    let reference: (&str, &[u8]) = ("x-key", b"{vault://azure/api}");
+    let unlisted: (&str, &[u8]) = ("y", b"{vault://azure/api}");
+    for dialect in BOTH {
+        for (request, more, what) in [
+            ("{}", vec![], "nothing configured"),
+            (RESOLVE, vec![], "no reference"),
+            (RESOLVE, vec![unlisted], "a reference elsewhere"),
+            (SET, vec![], "cached set"),
+            (RESOLVE, vec![reference], "cached resolve"),
+        ] {
+            let counts = [0, 12, 120].map(|plain| {
+                let mut world = World::new(dialect, request, "deny").start();
+                if what.starts_with("cached") {
+                    assert_eq!(world.request(7, &[reference]), Flow::Pause);
+                    world.token(7);
+                    world.value(7, "api", "v1");
+                }
+                let names: Vec<String> = (0..plain).map(|n| format!("x-plain-{n}")).collect();
+                let mut headers = more.clone();
+                headers.extend(
+                    names
+                        .iter()
+                        .map(|name| (name.as_str(), b"{text}".as_slice())),
+                );
+                let counts = allocations(&mut world, &headers);
+                assert_eq!(
+                    counts[0] > 0,
+                    what.starts_with("cached"),
+                    "{what}: {counts:?}"
+                );
+                counts[3]
+            });
+            assert_eq!(
+                counts, [0; 3],
+                "{what}, {dialect:?}: with 0, 12 and 120 headers"
+            );
+        }
     }
 }
