@@ -298,7 +298,7 @@ fn one_start(
             throughput(&gateway, load, effort, &mut entry.measured)?;
         }
     }
-    let fastest = find(entries, "empty").or(entries.first().map(|entry| &entry.measured));
+    let fastest = find(entries, "empty").or_else(|| entries.first().map(|entry| &entry.measured));
     let fastest = fastest.context("nothing to compare")?;
     let rate = *rate.get_or_insert(SHARE * fastest.per_second.median());
     for round in 0..effort.rounds * TAILS {

@@ -51,7 +51,7 @@ impl Workers {
     pub(crate) fn apart(&self) -> Result<Option<Apart>> {
         let before = sched_getaffinity(None).context("asking which cores are there")?;
         let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| before.is_set(core));
-        let (Some(first), Some(last)) = (cores.next(), cores.last()) else {
+        let (Some(first), Some(last)) = (cores.next(), cores.next_back()) else {
             return Ok(None);
         };
         for &thread in &self.threads {

@@ -585,7 +585,7 @@ fn two_hundred_cold_requests_at_once_get_the_right_value_from_one_call() {
         .map(|n| {
             thread::spawn(move || {
                 let value = format!("{n}-{{vault://azure/open-1}}");
-                envoy_test::client::get(address, "/echo", &[("x-key", value.as_bytes())])
+                client::get(address, "/echo", &[("x-key", value.as_bytes())])
             })
         })
         .collect();
@@ -609,7 +609,7 @@ fn a_client_that_leaves_takes_nobody_with_it() {
         .azure
         .fail(Endpoint::Secrets, Fault::Delay(Duration::from_millis(500)));
     for _ in 0..4 {
-        let mut stream = std::net::TcpStream::connect(world.envoy.address).expect("connected");
+        let mut stream = TcpStream::connect(world.envoy.address).expect("connected");
         stream
             .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-key: {vault://azure/open-1}\r\n\r\n")
             .expect("sent");
