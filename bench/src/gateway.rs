@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,6 +24,8 @@ pub(crate) struct Programs {
     pub(crate) tools: Tools,
     /// The Wasm peers.
     pub(crate) peer: PathBuf,
+    /// `floor.wat`, assembled.
+    pub(crate) floor: PathBuf,
 }
 
 /// What stands between a request and its answer.
@@ -34,6 +36,8 @@ pub(crate) enum Filter {
     Ours(Value),
     /// The peer in Wasm, with its configuration.
     Wasm(&'static str),
+    /// The least that reads the headers.
+    Floor,
     /// A script.
     Lua(&'static str),
     /// Envoy's own filter that sets a fixed header.
@@ -157,12 +161,8 @@ fn with_listeners(
                 name,
                 &configuration_of(request).to_string(),
             )),
-            Filter::Wasm(work) => {
-                let mut peer = configured(ours, name, work);
-                let vm = &mut peer["typed_config"]["config"]["vm_config"];
-                vm["code"]["local"]["filename"] = json!(programs.peer);
-                Some(peer)
-            }
+            Filter::Wasm(work) => Some(from_file(configured(ours, name, work), &programs.peer)),
+            Filter::Floor => Some(from_file(configured(ours, name, ""), &programs.floor)),
             Filter::Lua(script) => Some(json!({
                 "name": "lua",
                 "typed_config": {
@@ -203,6 +203,12 @@ fn configured(mut filter: Value, name: &str, configuration: &str) -> Value {
     config["name"] = json!(name);
     config["vm_config"]["vm_id"] = json!(name);
     config["configuration"]["value"] = json!(configuration);
+    filter
+}
+
+fn from_file(mut filter: Value, file: &Path) -> Value {
+    let vm = &mut filter["typed_config"]["config"]["vm_config"];
+    vm["code"]["local"]["filename"] = json!(file);
     filter
 }
 

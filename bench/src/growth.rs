@@ -148,6 +148,7 @@ fn headers(programs: &Programs, effort: Effort) -> Result<Chart> {
         ("ours", resolving()),
         ("lua", Filter::Lua(LUA_SCAN)),
         ("map", Filter::Wasm("map")),
+        ("floor", Filter::Floor),
     ];
     let requests = HEADERS.map(|n| {
         let header = |i: usize| {
@@ -157,7 +158,12 @@ fn headers(programs: &Programs, effort: Effort) -> Result<Chart> {
         (0..n).map(header).collect::<Vec<_>>()
     });
     let costs = costs(programs, effort, &filters, &requests, ("x-key", None))?;
-    let names = ["this filter", "Lua's search", "the SDK's header map"];
+    let names = [
+        "this filter",
+        "Lua's search",
+        "the SDK's header map",
+        "Envoy's part alone",
+    ];
     Ok(Chart {
         title: "Headers of a request without a reference",
         across: "headers",

@@ -11,10 +11,11 @@ mod plot;
 mod process;
 mod start;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use envoy_test::envoy::Tools;
 
@@ -87,13 +88,16 @@ struct Arguments {
     /// Most secrets that are cached.
     #[arg(long, default_value_t = 100_000)]
     secrets: usize,
-    /// Where to draw how costs grow (SVG).
+    /// A folder for what is printed, a file for each part, and for the plot of how costs grow.
     #[arg(long)]
-    plot: Option<PathBuf>,
+    out: Option<PathBuf>,
     /// Milliseconds for each in a round.
     #[arg(long, default_value_t = 250)]
     slice: u64,
 }
+
+/// Assembled for every run: it needs no compiler.
+const FLOOR: &str = include_str!("floor.wat");
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,12 +124,16 @@ struct Effort {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let folder = tempfile::tempdir().context("making a folder for the smallest peer")?;
+    let floor = folder.path().join("floor.wasm");
+    fs::write(&floor, wat::parse_str(FLOOR)?).context("writing the smallest peer")?;
     let programs = Programs {
         tools: Tools {
             envoy: arguments.envoy,
             filter: arguments.filter,
         },
         peer: arguments.peer,
+        floor,
     };
     let effort = Effort {
         starts: arguments.starts,
@@ -133,23 +141,49 @@ fn main() -> Result<()> {
         slice: Duration::from_millis(arguments.slice),
         secrets: arguments.secrets,
     };
-    println!("{}\n", process::machine());
-    let wanted = |part| arguments.part.is_none_or(|only| only == part);
-    if wanted(Part::Comparison) {
-        println!("{}", compare::run(&programs, effort, &arguments.only)?);
-    }
-    if wanted(Part::Flood) {
-        println!("{}", flood::run(&programs, arguments.flood)?);
-    }
-    if wanted(Part::Start) {
-        println!("{}", start::run(&programs, effort)?);
-    }
-    if wanted(Part::Growth) {
-        let (charts, tables) = growth::run(&programs, effort)?;
-        println!("{tables}");
-        if let Some(path) = &arguments.plot {
-            plot::draw(&charts, path)?;
+    let out = Out(arguments.out);
+    out.give("machine", &process::machine())?;
+    for part in [Part::Comparison, Part::Flood, Part::Start, Part::Growth] {
+        if arguments.part.is_some_and(|only| only != part) {
+            continue;
+        }
+        match part {
+            Part::Comparison => {
+                let [table, goals] = compare::run(&programs, effort, &arguments.only)?;
+                out.give("comparison", &table)?;
+                out.give("goals", &goals)?;
+            }
+            Part::Flood => out.give("flood", &flood::run(&programs, arguments.flood)?)?,
+            Part::Start => out.give("start", &start::run(&programs, effort)?)?,
+            Part::Growth => {
+                let (charts, tables) = growth::run(&programs, effort)?;
+                out.give("growth", &tables)?;
+                out.plot(&charts)?;
+            }
         }
     }
     Ok(())
+}
+
+/// Where results go: to whoever watches, and into a folder.
+struct Out(Option<PathBuf>);
+
+impl Out {
+    fn give(&self, name: &str, text: &str) -> Result<()> {
+        println!("{}\n", text.trim());
+        let Some(folder) = &self.0 else {
+            return Ok(());
+        };
+        let path = folder.join(format!("{name}.md"));
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn plot(&self, charts: &[growth::Chart]) -> Result<()> {
+        let Some(folder) = &self.0 else {
+            return Ok(());
+        };
+        plot::draw(charts, &folder.join("growth.svg"))
+    }
 }

@@ -11,10 +11,11 @@ use plotters::prelude::*;
 use crate::growth::Chart;
 
 const SIZE: (u32, u32) = (1000, 760);
-const COLOURS: [RGBColor; 3] = [
+const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 90, 181),
     RGBColor(220, 50, 32),
     RGBColor(120, 120, 120),
+    RGBColor(230, 160, 0),
 ];
 
 /// Draws them in two columns.

@@ -1,6 +1,7 @@
 //! The project's commands, `cargo xtask …`: each gets what a fresh machine lacks, and says in a sentence
 //! what it cannot get.
 
+mod bench;
 mod check;
 mod demo;
 mod docker;
@@ -50,6 +51,16 @@ enum Command {
         #[arg(long)]
         docker: bool,
     },
+    /// Measures what the filter costs in a real Envoy beside an empty Wasm filter, Lua and
+    /// `credential_injector`; about a quarter of an hour in which the machine has nothing else to do.
+    Bench {
+        /// Puts what it measured into README.md and docs/benchmark.md.
+        #[arg(long)]
+        write: bool,
+        /// Arguments for the bench itself, such as `--part flood`; `--help` tells them.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the release filter into target/dist, with its hash, its bill of materials and Kong's schema.
     Build,
     /// Checks a configuration, or a gateway's file with one in it: every error with its line, or what the
@@ -84,6 +95,7 @@ fn main() -> ExitCode {
             fast,
             docker,
         } => return test::all(&filter, fast, docker),
+        Command::Bench { write, arguments } => bench::run(write, &arguments),
         Command::Build => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
             .map(|(built, full)| println!("{built}\n{full}")),

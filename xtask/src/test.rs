@@ -51,6 +51,7 @@ impl Summary {
         let full = self.step("full filter", || wasm::build(wasm::Variant::Full))?;
         let built = self.step("filter", || wasm::build(wasm::Variant::Standard))?;
         println!("{built}\n{full}");
+        let peer = self.step("bench's peers", wasm::build_peer)?;
         if !fast {
             self.lint();
         }
@@ -69,7 +70,8 @@ impl Summary {
             .env("ENVOY_BIN", envoy)
             .env("AKV_PYTHON", python)
             .env("AKV_FILTER_WASM", &built.path)
-            .env("AKV_FULL_FILTER_WASM", &full.path);
+            .env("AKV_FULL_FILTER_WASM", &full.path)
+            .env("AKV_PEER_WASM", peer);
         let mut counts = Counts::default();
         self.step("tests", || stream(&mut tests, &mut counts));
         if !fast {

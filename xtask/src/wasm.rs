@@ -27,7 +27,7 @@ const DEBIANS_RUSTC: &str = "/usr/bin/rustc";
 pub(crate) struct Built {
     /// Where it is.
     pub(crate) path: PathBuf,
-    size: usize,
+    pub(crate) size: usize,
     gzipped: usize,
     sha256: String,
 }
@@ -52,27 +52,16 @@ pub(crate) enum Variant {
 
 /// Builds the filter into `target/dist`.
 pub(crate) fn build(variant: Variant) -> Result<Built> {
-    let (folder, compiler) = match toolchain()? {
-        Toolchain::Rustup => {
-            let mut cargo = cargo();
-            let command = build_command(&mut cargo, variant);
-            let what = match variant {
-                Variant::Standard => "building the filter",
-                Variant::Full => "building the filter with every feature",
-            };
-            run(what, command.env("RUSTFLAGS", remap(&rustc())?))?;
-            (target_folder(), rustc())
-        }
-        Toolchain::Debian => (build_with_debian(variant)?, DEBIANS_RUSTC.into()),
+    let what = match variant {
+        Variant::Standard => "building the filter",
+        Variant::Full => "building the filter with every feature",
     };
+    let (from, compiler) = compile(what, "azure-key-vault-filter", features(variant))?;
     let dist = workspace().join(match variant {
         Variant::Standard => "target/dist",
         Variant::Full => "target/dist/full",
     });
     fs::create_dir_all(&dist).context("making target/dist")?;
-    let from = folder
-        .join(TARGET)
-        .join("release/azure_key_vault_filter.wasm");
     let path = dist.join("azure_key_vault_filter.wasm");
     fs::copy(&from, &path).with_context(|| format!("copying {}", from.display()))?;
     copy_schema(&dist)?;
@@ -85,6 +74,34 @@ pub(crate) fn build(variant: Variant) -> Result<Built> {
         rust: &version(&compiler)?,
     })?;
     Ok(built)
+}
+
+/// Builds the filters that the bench measures this one against.
+pub(crate) fn build_peer() -> Result<PathBuf> {
+    let (from, _) = compile("building its peers in Wasm", "bench-peer", &[])?;
+    let folder = workspace().join("target/bench");
+    fs::create_dir_all(&folder).context("making target/bench")?;
+    let path = folder.join("bench_peer.wasm");
+    fs::copy(&from, &path).with_context(|| format!("copying {}", from.display()))?;
+    Ok(path)
+}
+
+/// Compiles a package for Wasm with the toolchain that can; gives the file and the compiler.
+fn compile(what: &str, package: &str, features: &[&str]) -> Result<(PathBuf, OsString)> {
+    let (folder, compiler) = match toolchain()? {
+        Toolchain::Rustup => {
+            let mut cargo = cargo();
+            let command = build_command(&mut cargo, package, features);
+            run(what, command.env("RUSTFLAGS", remap(&rustc())?))?;
+            (target_folder(), rustc())
+        }
+        Toolchain::Debian => {
+            let folder = build_with_debian(what, package, features)?;
+            (folder, DEBIANS_RUSTC.into())
+        }
+    };
+    let file = format!("release/{}.wasm", package.replace('-', "_"));
+    Ok((folder.join(TARGET).join(file), compiler))
 }
 
 /// What cargo is told of a variant's features.
@@ -105,18 +122,18 @@ fn copy_schema(dist: &Path) -> Result<()> {
     Ok(())
 }
 
-fn build_command(cargo: &mut Command, variant: Variant) -> &mut Command {
-    cargo.arg("build").args(features(variant)).args([
+fn build_command<'c>(cargo: &'c mut Command, package: &str, features: &[&str]) -> &'c mut Command {
+    cargo.arg("build").args(features).args([
         "--release",
         "--locked",
         "--target",
         TARGET,
         "--package",
-        "azure-key-vault-filter",
+        package,
     ])
 }
 
-fn target_folder() -> PathBuf {
+pub(crate) fn target_folder() -> PathBuf {
     let given = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     given.unwrap_or_else(|| workspace().join("target"))
 }
@@ -258,10 +275,10 @@ fn has_debian() -> bool {
 }
 
 /// Debian's Rust has no compiled standard library for this target: it is built along.
-fn build_with_debian(variant: Variant) -> Result<PathBuf> {
+fn build_with_debian(what: &str, package: &str, features: &[&str]) -> Result<PathBuf> {
     let folder = target_folder().join("debian");
     let mut command = Command::new(DEBIANS_CARGO);
-    build_command(command.current_dir(workspace()), variant)
+    build_command(command.current_dir(workspace()), package, features)
         .args(["-Zbuild-std=std,panic_abort"])
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO")
@@ -274,7 +291,7 @@ fn build_with_debian(variant: Variant) -> Result<PathBuf> {
             "RUSTFLAGS",
             format!("{} -L/usr/lib/wasm32-wasi", remap(DEBIANS_RUSTC.as_ref())?),
         );
-    run("building the filter with Debian's Rust", &mut command)?;
+    run(&format!("{what} with Debian's Rust"), &mut command)?;
     Ok(folder)
 }
 
