@@ -20,27 +20,12 @@
     clippy::indexing_slicing
 )]
 
-pub mod azure;
-pub mod base64;
-pub mod body;
-pub mod budget;
-pub mod cache;
-pub mod config;
-pub mod events;
-pub mod failure;
 pub mod filter;
-pub mod metrics;
-pub mod placement;
-pub mod policy;
-pub mod query;
-pub mod redact;
-pub mod reference;
-pub mod resolver;
-pub mod seal;
-pub mod secret;
-pub mod subkey;
-pub mod template;
-pub mod time;
+
+pub use filter_core::{
+    azure, base64, body, budget, cache, config, events, failure, json, metrics, placement, policy,
+    query, redact, reference, resolver, seal, secret, subkey, template, time,
+};
 
 /// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
 /// lists, and this is the one place that all of them come back to.

@@ -233,7 +233,7 @@ fn cached(programs: &Programs, effort: Effort) -> Result<(Chart, String)> {
         let _apart = gateway.workers.apart()?;
         let mut ours = Load::open(address, CONNECTIONS, &with(count / 2))?;
         let mut above = Series::default();
-        for _ in 0..effort.starts * effort.rounds / 2 {
+        for _ in 0..(effort.starts * effort.rounds).div_ceil(2) {
             above.push(cost(&gateway, &mut ours, effort)? - cost(&gateway, &mut none, effort)?);
         }
         line.push((count as f64, above.median()));

@@ -2,7 +2,7 @@
 //! it makes. It carries out what [`place`] and the resolver decide.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
@@ -76,7 +76,7 @@ pub(super) struct Ready {
     prepared: Vec<usize>,
     seen_in_responses: Seen,
     shared_data: bool,
-    parked: BTreeMap<u32, Parked>,
+    parked: HashMap<u32, Parked>,
     /// Those of them for which something has come, in their order.
     woken: VecDeque<u32>,
     streams: HashMap<u32, Stream>,
@@ -333,7 +333,7 @@ impl Ready {
             seen: Seen::default(),
             prepared: Vec::new(),
             seen_in_responses: Seen::default(),
-            parked: BTreeMap::new(),
+            parked: HashMap::new(),
             woken: VecDeque::new(),
             streams: HashMap::new(),
             tick_period,

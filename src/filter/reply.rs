@@ -1,12 +1,12 @@
 //! Answers that clients get from here: in Kong's shape, `{"message", "request_id"}`, with the reason's
 //! class and the reference; to a gRPC client, a gRPC status. Nothing of what Azure said is in them.
 
-use serde_json::{Map as JsonMap, Value};
 use zeroize::Zeroizing;
 
 use super::host::{Dialect, Host, Map};
 use super::place::Denial;
 use crate::failure::Reason;
+use crate::placement::Encoding;
 use crate::time::Span;
 
 /// Kong's own id of the request, which is in its log and its errors (since Kong 3.5).
@@ -111,20 +111,30 @@ fn tell(host: &impl Host, told: &Told<'_>) {
     if content_type.is_some_and(|kind| is_grpc(&kind)) {
         return tell_grpc(host, told, id.as_deref());
     }
-    let mut body = JsonMap::new();
-    let id = id.as_deref().map(|id| ("request_id", id));
-    let fields = told.fields.iter().copied().chain(id);
-    for (name, value) in std::iter::once(("message", told.message)).chain(fields) {
-        body.insert(name.to_owned(), Value::String(value.to_owned()));
-    }
+    let body = json_body(told, id.as_deref());
     let seconds = told.retry_after.map(|wait| wait.ceil_seconds().to_string());
     let mut headers: Vec<(&[u8], &[u8])> =
         vec![(b"content-type", b"application/json; charset=utf-8")];
     if let Some(seconds) = &seconds {
         headers.push((b"retry-after", seconds.as_bytes()));
     }
-    let body = Value::Object(body).to_string();
-    let _ = host.respond(told.status, &headers, body.as_bytes(), None);
+    let _ = host.respond(told.status, &headers, &body, None);
+}
+
+/// The message first, the request's id last.
+fn json_body(told: &Told<'_>, id: Option<&str>) -> Vec<u8> {
+    let mut body = b"{\"message\":\"".to_vec();
+    // A text can always be written.
+    let _ = Encoding::Json.write(&mut body, told.message.as_bytes());
+    let id = id.map(|id| ("request_id", id));
+    for (name, value) in told.fields.iter().copied().chain(id) {
+        for part in ["\",\"", name, "\":\""] {
+            body.extend_from_slice(part.as_bytes());
+        }
+        let _ = Encoding::Json.write(&mut body, value.as_bytes());
+    }
+    body.extend_from_slice(b"\"}");
+    body
 }
 
 /// `application/grpc`, `application/grpc+proto`, just as Envoy has it. gRPC-Web is not gRPC: its clients

@@ -1,7 +1,7 @@
 //! One VM: the contexts that the host made, and which of them an event is for. It decides nothing about
 //! requests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::answer;
 use super::gateway::{Gateway, PendingCalls};
@@ -20,7 +20,8 @@ pub enum Flow {
 /// worker; several configurations of the filter may share it.
 pub struct Vm<H> {
     host: H,
-    roots: BTreeMap<u32, Gateway>,
+    /// One, nearly always.
+    roots: Vec<(u32, Gateway)>,
     /// The root of a request's context; kept only when there are several to choose from.
     parents: HashMap<u32, u32>,
     calls: PendingCalls,
@@ -31,7 +32,7 @@ impl<H: Host> Vm<H> {
     pub fn new(host: H) -> Self {
         Self {
             host,
-            roots: BTreeMap::new(),
+            roots: Vec::new(),
             parents: HashMap::new(),
             calls: PendingCalls::default(),
         }
@@ -40,21 +41,30 @@ impl<H: Host> Vm<H> {
     /// `proxy_on_context_create`: a parent of 0 makes it a root context.
     pub fn create_context(&mut self, context: u32, parent: u32) {
         if parent == 0 {
-            self.roots.insert(context, Gateway::default());
+            self.add(context);
         } else if self.roots.len() > 1 {
             self.parents.insert(context, parent);
         }
     }
 
+    fn add(&mut self, root: u32) {
+        if gateway(&mut self.roots, root).is_none() {
+            self.roots.push((root, Gateway::default()));
+        }
+    }
+
     /// `proxy_on_configure`: whether the host may start with this configuration.
     pub fn configure(&mut self, root: u32) -> bool {
-        let gateway = self.roots.entry(root).or_default();
-        gateway.configure(&self.host)
+        self.add(root);
+        match gateway(&mut self.roots, root) {
+            Some(gateway) => gateway.configure(&self.host),
+            None => false,
+        }
     }
 
     /// `proxy_on_tick`
     pub fn tick(&mut self, root: u32) {
-        if let Some(gateway) = self.roots.get_mut(&root) {
+        if let Some(gateway) = gateway(&mut self.roots, root) {
             gateway.tick(root, &self.host, &mut self.calls);
         }
     }
@@ -62,7 +72,7 @@ impl<H: Host> Vm<H> {
     /// `proxy_on_request_headers`; `end` when no body follows, as far as the host knows.
     pub fn request_headers(&mut self, context: u32, end: bool) -> Flow {
         let root = self.root_of(context);
-        match self.roots.get_mut(&root) {
+        match gateway(&mut self.roots, root) {
             Some(gateway) => {
                 gateway.request_headers(root, context, end, &self.host, &mut self.calls)
             }
@@ -77,7 +87,7 @@ impl<H: Host> Vm<H> {
     /// `proxy_on_request_body` with what the host holds of it.
     pub fn request_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
         let root = self.root_of(context);
-        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+        gateway(&mut self.roots, root).map_or(Flow::Continue, |gateway| {
             gateway.request_body(root, context, size, end, &self.host, &mut self.calls)
         })
     }
@@ -85,7 +95,7 @@ impl<H: Host> Vm<H> {
     /// `proxy_on_response_headers`
     pub fn response_headers(&mut self, context: u32) -> Flow {
         let root = self.root_of(context);
-        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+        gateway(&mut self.roots, root).map_or(Flow::Continue, |gateway| {
             gateway.response_headers(root, context, &self.host, &mut self.calls)
         })
     }
@@ -93,13 +103,13 @@ impl<H: Host> Vm<H> {
     /// `proxy_on_response_body` with what the host holds of it.
     pub fn response_body(&mut self, context: u32, size: usize, end: bool) -> Flow {
         let root = self.root_of(context);
-        self.roots.get_mut(&root).map_or(Flow::Continue, |gateway| {
+        gateway(&mut self.roots, root).map_or(Flow::Continue, |gateway| {
             gateway.response_body(root, context, size, end, &self.host, &mut self.calls)
         })
     }
 
     fn root_of(&self, context: u32) -> u32 {
-        let only = || self.roots.keys().next().copied().unwrap_or(0);
+        let only = || self.roots.first().map_or(0, |(root, _)| *root);
         self.parents.get(&context).copied().unwrap_or_else(only)
     }
 
@@ -109,22 +119,22 @@ impl<H: Host> Vm<H> {
             return;
         };
         let answer = answer::read(&self.host, headers, body_size);
-        if let Some(gateway) = self.roots.get_mut(&call.root) {
+        if let Some(gateway) = gateway(&mut self.roots, call.root) {
             gateway.call_answered(&call, &answer, &self.host, &mut self.calls);
         }
     }
 
     /// `proxy_on_delete`
     pub fn delete_context(&mut self, context: u32) {
-        if let Some(mut gateway) = self.roots.remove(&context) {
-            gateway.retire(&self.host);
+        if let Some(at) = self.roots.iter().position(|(root, _)| *root == context) {
+            self.roots.remove(at).1.retire(&self.host);
             return;
         }
         let root = self.root_of(context);
         if !self.parents.is_empty() {
             self.parents.remove(&context);
         }
-        if let Some(gateway) = self.roots.get_mut(&root) {
+        if let Some(gateway) = gateway(&mut self.roots, root) {
             gateway.forget(context);
         }
     }
@@ -132,6 +142,14 @@ impl<H: Host> Vm<H> {
     /// Whether no request of this root waits for anything.
     #[cfg(test)]
     pub(super) fn root_is_quiet(&self, root: u32) -> bool {
-        self.roots.get(&root).is_none_or(Gateway::is_quiet)
+        self.roots
+            .iter()
+            .all(|(other, gateway)| *other != root || gateway.is_quiet())
     }
+}
+
+/// The gateway of a root context.
+fn gateway(roots: &mut [(u32, Gateway)], root: u32) -> Option<&mut Gateway> {
+    let found = roots.iter_mut().find(|(known, _)| *known == root);
+    found.map(|(_, gateway)| gateway)
 }

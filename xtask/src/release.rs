@@ -73,7 +73,8 @@ fn bill_of_materials(artifact: &Artifact<'_>, file: &str) -> Result<Value> {
 /// Every package with those that it depends on.
 type Dependencies = BTreeMap<Package, BTreeSet<Package>>;
 
-/// `1|serde v1.0.228|MIT OR Apache-2.0`, one a line, each below the one that wants it.
+/// `1|serde v1.0.228|MIT OR Apache-2.0`, one a line, each below the one that wants it. The first is the filter;
+/// other packages of this workspace, which have a folder behind their version, are parts of it.
 fn read_tree(tree: &str) -> Dependencies {
     let mut dependencies = Dependencies::new();
     let mut above: Vec<Package> = Vec::new();
@@ -83,6 +84,12 @@ fn read_tree(tree: &str) -> Dependencies {
         let (Some(depth), Some(package)) = (depth, parts.next()) else {
             continue;
         };
+        above.truncate(depth);
+        let ours = package.ends_with(')') && package.contains("(/");
+        if let (true, Some(filter)) = (ours, above.first()) {
+            above.push(filter.clone());
+            continue;
+        }
         let mut words = package.split(' ');
         let package = Package {
             name: words.next().unwrap_or_default().to_owned(),
@@ -94,7 +101,6 @@ fn read_tree(tree: &str) -> Dependencies {
             // The older way to write it.
             license: parts.next().unwrap_or_default().replace('/', " OR "),
         };
-        above.truncate(depth);
         if let Some(parent) = above.last() {
             let wants = dependencies.entry(parent.clone()).or_default();
             wants.insert(package.clone());

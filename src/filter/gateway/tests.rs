@@ -25,7 +25,7 @@ struct FakeHost {
     configuration: String,
     time: Cell<u64>,
     focus: Cell<u32>,
-    streams: RefCell<BTreeMap<u32, Stream>>,
+    streams: RefCell<std::collections::BTreeMap<u32, Stream>>,
     calls: RefCell<Vec<(u32, String)>>,
     answer: RefCell<(u16, String)>,
     log: RefCell<Vec<String>>,

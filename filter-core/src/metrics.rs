@@ -366,16 +366,19 @@ impl Metrics {
     }
 
     /// A message is judged, or waits and will be judged again.
+    #[inline]
     pub fn begin(&mut self) {
         self.seen.clear();
     }
 
     /// A reference was looked up for the message that is being judged.
+    #[inline]
     pub fn saw(&mut self, source: Source, vault: usize) {
         self.seen.push((source, vault));
     }
 
     /// How many references were looked up so far.
+    #[inline]
     #[must_use]
     pub const fn seen(&self) -> usize {
         self.seen.len()
@@ -392,6 +395,7 @@ impl Metrics {
     }
 
     /// The message went on: what was seen for it after so many counts.
+    #[inline]
     pub fn end_after(&mut self, seen: usize) {
         while self.seen.len() > seen
             && let Some((source, vault)) = self.seen.pop()
@@ -402,6 +406,7 @@ impl Metrics {
 
     /// A request got all of what the operator sets. What was seen for it was looked up; all else was at
     /// hand, which is one number to add to.
+    #[inline]
     pub fn served(&mut self) {
         self.served += 1;
         while let Some((source, vault)) = self.seen.pop() {
@@ -423,6 +428,7 @@ impl Metrics {
         }
     }
 
+    #[inline]
     fn add(&mut self, series: Series, by: i64) {
         match self.counters.iter_mut().find(|(known, _)| *known == series) {
             Some((_, n)) => *n += by,

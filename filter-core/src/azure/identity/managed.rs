@@ -3,13 +3,13 @@
 //! (<https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity>).
 
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{Circumstances, Identity, Managed, Token};
 use crate::azure::dates;
 use crate::azure::http::{Answer, HttpRequest, Response, push_encoded};
 use crate::failure::{Failure, Reason};
+use crate::json::{self, Malformed, Object};
 use crate::time::{Span, Timestamp};
 
 /// The kinds of endpoints.
@@ -77,7 +77,6 @@ impl Service {
     }
 }
 
-#[derive(Deserialize)]
 struct TokenAnswer {
     access_token: Zeroizing<String>,
     expires_in: Option<Number>,
@@ -85,35 +84,49 @@ struct TokenAnswer {
     refresh_in: Option<Number>,
 }
 
-/// A number, or a number as text, or (App Service, once) a date.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Number(u64),
-    Text(String),
+impl TokenAnswer {
+    fn read(body: &[u8]) -> Result<Self, Malformed> {
+        let answer = Object::read(body)?;
+        let number = |name| {
+            let written = answer.get(name);
+            written
+                .map(|json| Number::read(json.as_bytes()))
+                .transpose()
+        };
+        Ok(Self {
+            access_token: answer.text("access_token")?.ok_or(Malformed)?,
+            expires_in: number("expires_in")?,
+            expires_on: number("expires_on")?,
+            refresh_in: number("refresh_in")?,
+        })
+    }
 }
 
+/// A number, or a number as text, or (App Service, once) a date.
+struct Number(String);
+
 impl Number {
+    fn read(json: &[u8]) -> Result<Self, Malformed> {
+        let text = if json.first() == Some(&b'"') {
+            json::text(json)?.into_owned()
+        } else {
+            let number = std::str::from_utf8(json).ok();
+            let number = number.and_then(|text| text.parse::<u64>().ok());
+            number.ok_or(Malformed)?.to_string()
+        };
+        Ok(Self(text))
+    }
+
     fn seconds(&self) -> Option<u64> {
-        match self {
-            Self::Number(n) => Some(*n),
-            Self::Text(text) => text.trim().parse().ok(),
-        }
+        self.0.trim().parse().ok()
     }
 
     fn time(&self) -> Option<Timestamp> {
-        match (self.seconds(), self) {
-            (Some(seconds), _) => Some(Timestamp(seconds.saturating_mul(1000))),
-            (None, Self::Text(text)) => dates::app_service_date(text),
-            (None, Self::Number(_)) => None,
-        }
+        self.seconds().map_or_else(
+            || dates::app_service_date(&self.0),
+            |seconds| Some(Timestamp(seconds.saturating_mul(1000))),
+        )
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ErrorAnswer {
-    error: String,
 }
 
 impl Managed {
@@ -182,7 +195,7 @@ impl Managed {
                 "the managed identity's endpoint gave no usable token",
             )
         };
-        let answer: TokenAnswer = serde_json::from_slice(&response.body).map_err(|_| bad())?;
+        let answer = TokenAnswer::read(&response.body).map_err(|_| bad())?;
         let until = answer.expires_on.as_ref().and_then(Number::time);
         let life = answer.expires_in.as_ref().and_then(Number::seconds);
         let life = life
@@ -200,8 +213,9 @@ impl Managed {
     }
 
     fn refused(&self, response: &Response, now: Timestamp) -> Failure {
-        let error: ErrorAnswer = serde_json::from_slice(&response.body).unwrap_or_default();
-        let error = super::entra::plain(&error.error);
+        let error = Object::read(&response.body).unwrap_or_default();
+        let error = error.text("error").ok().flatten().unwrap_or_default();
+        let error = super::entra::plain(&error);
         let (reason, advice) = match (self.service, response.status) {
             (_, 429) => (
                 Reason::Throttled,

@@ -16,13 +16,13 @@ use crate::azure::identity::Identity;
 use crate::body::Kind;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
-use crate::reference::Reference;
+use crate::reference::{Reference, lua_number};
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::Span;
 
 /// Kong's largest ttl, about three years (`kong/constants.lua`, `DATABASE_MAX_TTL`).
-const MAX_TTL: f64 = 1e8;
+const MAX_TTL: u32 = 100_000_000;
 /// The prefix of the vault that the environment makes: the name of Kong's strategy.
 const ENVIRONMENTS: &str = "azure";
 /// The last one of the numbered ones, which every Key Vault serves; the dated ones since then change
@@ -393,10 +393,10 @@ impl Settings<'_, '_> {
     }
 
     fn span(&mut self, name: &'static str) -> Option<Span> {
-        let seconds = self.fields.number(name, 0.0, MAX_TTL);
+        let seconds = self.fields.number(name, 0, MAX_TTL);
         let seconds = seconds.or_else(|| {
             let text = self.kongs(name)?;
-            let parsed = text.parse().ok().filter(|s| (0.0..=MAX_TTL).contains(s));
+            let parsed = lua_number(&text).filter(|s| (0.0..=f64::from(MAX_TTL)).contains(s));
             if parsed.is_none() {
                 let message = "in the environment must be a number of seconds from 0 to 100000000";
                 self.fields.problem(name, message);
@@ -456,11 +456,11 @@ fn read_vault_config(
         neg_ttl: settings.span("neg_ttl").unwrap_or_default(),
         resurrect_ttl: settings
             .span("resurrect_ttl")
-            .unwrap_or_else(|| Span::from_seconds(MAX_TTL)),
+            .unwrap_or_else(|| Span::seconds(MAX_TTL.into())),
     };
     let timeout = settings
         .fields
-        .number("timeout_ms", 1.0, 600_000.0)
+        .number("timeout_ms", 1, 600_000)
         .unwrap_or(5000.0);
     let base64_decode = settings.base64_decode();
     let api_version = settings
@@ -530,7 +530,7 @@ fn read_response(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> 
 
 fn read_limits(root: &mut Fields<'_>) -> Limits {
     let mut number = |name, min, max, default: u32| {
-        let given = root.number(name, f64::from(min), f64::from(max));
+        let given = root.number(name, min, max);
         // Within the range of u32 by its limits.
         given.map_or(default, |n| n as u32)
     };

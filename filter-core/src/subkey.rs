@@ -6,11 +6,9 @@
 //! keys lead into nested objects.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use crate::json::{self, Object};
 
 /// Why there is nothing at a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,28 +39,23 @@ pub fn select<'s>(secret: &'s [u8], keys: &[String]) -> Result<Cow<'s, [u8]>, Su
     let Some((last, _)) = keys.split_last() else {
         return Ok(Cow::Borrowed(secret));
     };
-    let mut value: &RawValue =
-        serde_json::from_slice(secret).map_err(|_| SubkeyError::NotAnObject)?;
+    let mut value = secret;
     for key in keys {
-        let object: BTreeMap<Key<'s>, &RawValue> =
-            serde_json::from_str(value.get()).map_err(|_| SubkeyError::NotAnObject)?;
-        let found = object.into_iter().find(|(name, _)| name.0 == key.as_str());
-        value = found.ok_or_else(|| SubkeyError::Missing(key.clone()))?.1;
-    }
-    let text = value.get();
-    match text.as_bytes().first() {
-        Some(b'"') => {
-            let text: String = serde_json::from_str(text).map_err(|_| SubkeyError::NotAnObject)?;
-            Ok(Cow::Owned(text.into_bytes()))
+        let object = Object::read(value).map_err(|_| SubkeyError::NotAnObject)?;
+        if !object.has(key) {
+            return Err(SubkeyError::Missing(key.clone()));
         }
-        Some(b't' | b'f' | b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(text.as_bytes())),
+        value = object.get(key).unwrap_or("null").as_bytes();
+    }
+    match value.first() {
+        Some(b'"') => {
+            let text = json::text(value).map_err(|_| SubkeyError::NotAnObject)?;
+            Ok(Cow::Owned(text.into_owned().into_bytes()))
+        }
+        Some(b't' | b'f' | b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(value)),
         _ => Err(SubkeyError::NotText(last.clone())),
     }
 }
-
-/// An object's key, which may be written with escapes.
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Key<'s>(#[serde(borrow)] Cow<'s, str>);
 
 #[cfg(test)]
 mod tests {

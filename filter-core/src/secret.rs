@@ -20,6 +20,7 @@ impl SecretValue {
     }
 
     /// The bytes themselves, for the place that has to write or send them.
+    #[inline]
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -1,11 +1,11 @@
 //! The forms in which references ask for certificates and keys: PEM, DER, JWK, PKCS#12, made from what
 //! Key Vault gives. It knows no requests and no caches.
 
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::base64;
 use crate::failure::Reason;
+use crate::json::Object;
 
 /// Which of Key Vault's three collections holds an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,18 +170,7 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<Vec<u8>> {
     out
 }
 
-/// The public part of a JWK (RFC 7518, section 6).
-#[derive(Deserialize)]
-struct Jwk {
-    kty: String,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
-/// A JWK as SubjectPublicKeyInfo (RFC 5280; RFC 8017 for RSA, RFC 5480 for curves) in PEM.
+/// A JWK (RFC 7518, section 6) as SubjectPublicKeyInfo (RFC 5280; RFC 8017 for RSA, RFC 5480 for curves) in PEM.
 fn public_key(jwk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     /// rsaEncryption with NULL parameters
     const RSA: &[u8] = &[
@@ -189,16 +178,17 @@ fn public_key(jwk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     ];
     /// id-ecPublicKey
     const EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-    let jwk: Jwk = serde_json::from_slice(jwk).ok()?;
-    let bytes = |field: &Option<String>| base64::decode(field.as_deref()?.as_bytes());
-    let (algorithm, key) = match jwk.kty.trim_end_matches("-HSM") {
+    let jwk = Object::read(jwk).ok()?;
+    let text = |name| jwk.text(name).ok().flatten();
+    let bytes = |name| base64::decode(text(name)?.as_bytes());
+    let (algorithm, key) = match text("kty")?.trim_end_matches("-HSM") {
         "RSA" => {
-            let numbers = [integer(&bytes(&jwk.n)?), integer(&bytes(&jwk.e)?)].concat();
+            let numbers = [integer(&bytes("n")?), integer(&bytes("e")?)].concat();
             (RSA.to_vec(), der(0x30, &numbers))
         }
         "EC" => {
-            let (curve, size) = curve(jwk.crv.as_deref()?)?;
-            let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
+            let (curve, size) = curve(&text("crv")?)?;
+            let (x, y) = (bytes("x")?, bytes("y")?);
             if x.len() != size || y.len() != size {
                 return None;
             }

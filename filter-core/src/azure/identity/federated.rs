@@ -2,13 +2,13 @@
 //! service in the cluster hands them over. It takes the bare token, `{"token":"…"}`, or Kubernetes'
 //! TokenRequest (`{"status":{"token":"…"}}`).
 
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Circumstances;
 use crate::azure::http::{Answer, HttpRequest};
 use crate::config::HttpUrl;
 use crate::failure::{Failure, Reason};
+use crate::json::{Malformed, Object};
 use crate::secret::SecretValue;
 
 /// The request for a federated token.
@@ -25,15 +25,13 @@ pub(super) fn request(url: &HttpUrl, cluster: &str, at: &Circumstances<'_>) -> H
     }
 }
 
-#[derive(Deserialize)]
-struct Wrapped {
-    token: Option<Zeroizing<String>>,
-    status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-struct Status {
-    token: Zeroizing<String>,
+/// `token`, or `status.token`.
+fn unwrapped(body: &[u8]) -> Result<Option<Zeroizing<String>>, Malformed> {
+    let answer = Object::read(body)?;
+    answer.text("token")?.map_or_else(
+        || answer.object("status")?.text("token"),
+        |token| Ok(Some(token)),
+    )
 }
 
 /// Reads the answer to [`request`].
@@ -51,8 +49,7 @@ pub(super) fn read(url: &HttpUrl, cluster: &str, answer: &Answer) -> Result<Secr
     }
     let body = response.body.trim_ascii();
     let token = if body.first() == Some(&b'{') {
-        let wrapped = serde_json::from_slice::<Wrapped>(body).ok();
-        wrapped.and_then(|w| w.token.or_else(|| w.status.map(|s| s.token)))
+        unwrapped(body).ok().flatten()
     } else {
         std::str::from_utf8(body)
             .ok()

@@ -88,7 +88,7 @@ fn explanations() {
     assert_eq!(
         explain("{vault://azure/s/k?ttl=5#2}"),
         json!({"name":"azure","resource":"s","key":"k","config":{"ttl":"5"},"version":2.0,
-            "azure_error":"the version 2 is a number: Azure's versions have 32 hexadecimal digits; leave it out for the latest"})
+            "azure_error":"the version is a number: Azure's versions have 32 hexadecimal digits; leave it out for the latest"})
     );
     assert_eq!(explain("{vault://azure/s#latest}")["version"], "latest");
     assert_eq!(explain("{vault://azure}")["part"], "path");

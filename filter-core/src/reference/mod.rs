@@ -10,6 +10,8 @@
 
 mod kong;
 
+pub(crate) use kong::lua_number;
+
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -198,10 +200,8 @@ impl Reference {
         let version = match &kong.version {
             None | Some(Version::Latest) => None,
             Some(Version::Id(id)) => Some(SecretVersion(id.clone())),
-            Some(Version::Number(number)) => {
-                let message = format!(
-                    "{number} is a number: Azure's versions have 32 hexadecimal digits; leave it out for the latest"
-                );
+            Some(Version::Number(_)) => {
+                let message = "is a number: Azure's versions have 32 hexadecimal digits; leave it out for the latest";
                 return Err(ReferenceError::new(Part::Version, message));
             }
         };
@@ -269,7 +269,7 @@ fn options(fields: &[(String, Field)]) -> Result<Options, ReferenceError> {
 
 fn seconds(name: &str, value: &Field) -> Result<f64, ReferenceError> {
     let number = match value {
-        Field::Text(text) => kong::lua_number(text),
+        Field::Text(text) => lua_number(text),
         _ => None,
     };
     number

@@ -147,7 +147,7 @@ fn version(text: &str) -> Result<Version, ReferenceError> {
 }
 
 /// LuaJIT's `tonumber`: decimal and hexadecimal numbers, `inf` and `nan`, with spaces around.
-pub(super) fn lua_number(text: &str) -> Option<f64> {
+pub(crate) fn lua_number(text: &str) -> Option<f64> {
     let text = text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
         Some(rest) => (text.starts_with('-'), rest),
@@ -155,32 +155,67 @@ pub(super) fn lua_number(text: &str) -> Option<f64> {
     };
     let lower = digits.to_ascii_lowercase();
     let number = match lower.strip_prefix("0x") {
-        Some(hex) => hexadecimal(hex)?,
-        None if matches!(lower.as_str(), "inf" | "infinity" | "nan") => lower.parse().ok()?,
-        None if lower.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
-            lower.parse().ok()?
-        }
-        None => return None,
+        Some(hex) => HEXADECIMAL.read(hex)?,
+        None if matches!(lower.as_str(), "inf" | "infinity") => f64::INFINITY,
+        None if lower == "nan" => f64::NAN,
+        None => DECIMAL.read(&lower)?,
     };
     Some(if negative { -number } else { number })
 }
 
-/// Hexadecimal with fraction and binary exponent, as C99 has it.
-fn hexadecimal(text: &str) -> Option<f64> {
-    let (mantissa, exponent) = match text.split_once('p') {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
+/// How a number is written: with a fraction and an exponent, as C99 has it.
+struct Notation {
+    digits: u32,
+    exponent: char,
+    /// What the exponent is of, and how often it is in a digit's place.
+    base: f64,
+    places: i32,
+}
+
+const DECIMAL: Notation = Notation {
+    digits: 10,
+    exponent: 'e',
+    base: 10.0,
+    places: 1,
+};
+
+const HEXADECIMAL: Notation = Notation {
+    digits: 16,
+    exponent: 'p',
+    base: 2.0,
+    places: 4,
+};
+
+impl Notation {
+    /// Exact up to 15 digits and exponents up to 22; beyond, as near as times in seconds need. The standard
+    /// library's reader is always exact, with tables as large as a tenth of this filter's messages.
+    fn read(&self, text: &str) -> Option<f64> {
+        let (mantissa, exponent) = match text.split_once(self.exponent) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let mut value = 0.0;
+        for digit in whole.chars().chain(fraction.chars()) {
+            value = value * f64::from(self.digits) + f64::from(digit.to_digit(self.digits)?);
+        }
+        let shift = i32::try_from(fraction.len())
+            .ok()?
+            .checked_mul(self.places)?;
+        let exponent = exponent.checked_sub(shift)?;
+        // Powers of ten are exact, and their inverses are not.
+        let power = self.base.powi(exponent.checked_abs()?);
+        Some(if value == 0.0 {
+            0.0
+        } else if exponent < 0 {
+            value / power
+        } else {
+            value * power
+        })
     }
-    let mut value = 0.0;
-    for digit in whole.chars().chain(fraction.chars()) {
-        value = value * 16.0 + f64::from(digit.to_digit(16)?);
-    }
-    let shift = i32::try_from(fraction.len()).ok()?.checked_mul(4)?;
-    Some(value * 2f64.powi(exponent.checked_sub(shift)?))
 }
 
 /// LuaSocket decodes `%XX`; then `ngx.unescape_uri` does again, and makes `+` a space.

@@ -1,13 +1,13 @@
 //! Tokens from Microsoft Entra ID: the client credentials grant of OAuth 2.0 (RFC 6749, section 4.4;
 //! Microsoft identity platform v2.0). It knows no cache and no clock but the time it is given.
 
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::assertion::Claims;
 use super::{App, Circumstances, Identity, Proof, Token};
 use crate::azure::http::{Answer, HttpRequest, Response, Scheme, push_encoded};
 use crate::failure::{Failure, Reason};
+use crate::json::{Malformed, Object};
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
@@ -81,20 +81,21 @@ fn push_field(body: &mut Vec<u8>, name: &str, value: &[u8]) {
     push_encoded(body, value);
 }
 
-#[derive(Deserialize)]
 struct TokenAnswer {
     access_token: Zeroizing<String>,
     expires_in: u64,
     refresh_in: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct TokenError {
-    error: String,
-    error_codes: Vec<u64>,
-    trace_id: String,
-    correlation_id: String,
+impl TokenAnswer {
+    fn read(body: &[u8]) -> Result<Self, Malformed> {
+        let answer = Object::read(body)?;
+        Ok(Self {
+            access_token: answer.text("access_token")?.ok_or(Malformed)?,
+            expires_in: answer.number("expires_in")?.ok_or(Malformed)?,
+            refresh_in: answer.number("refresh_in")?,
+        })
+    }
 }
 
 /// Reads the answer to [`token_request`].
@@ -115,7 +116,7 @@ pub(super) fn read_token(
         return Err(refused(app, response, now));
     }
     let bad = |text| Failure::new(Reason::BadAnswer, text);
-    let answer: TokenAnswer = serde_json::from_slice(&response.body)
+    let answer = TokenAnswer::read(&response.body)
         .map_err(|_| bad("the token endpoint's answer is not the JSON of a token"))?;
     let life = Span::seconds(answer.expires_in);
     let refresh_in = answer.refresh_in.map(Span::seconds);
@@ -124,8 +125,13 @@ pub(super) fn read_token(
 }
 
 fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
-    let error: TokenError = serde_json::from_slice(&response.body).unwrap_or_default();
-    let advice = error.error_codes.iter().find_map(|code| advice(*code, app));
+    let error = Object::read(&response.body).unwrap_or_default();
+    let text = |name| {
+        let text = error.text(name).ok().flatten();
+        text.map(|text| plain(&text)).unwrap_or_default()
+    };
+    let codes = error.numbers("error_codes");
+    let advice = codes.iter().find_map(|code| advice(*code, app));
     let (reason, advice) = match (response.status, advice) {
         (_, Some((reason, advice))) => (reason, advice),
         (429, _) => (Reason::Throttled, "Entra ID asked us to slow down".into()),
@@ -139,19 +145,15 @@ fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
                 .into(),
         ),
     };
-    let codes: Vec<String> = error
-        .error_codes
-        .iter()
-        .map(|c| format!("AADSTS{c}"))
-        .collect();
+    let codes: Vec<String> = codes.iter().map(|c| format!("AADSTS{c}")).collect();
     let mut detail = format!("{advice} (status {}", response.status);
-    for text in [plain(&error.error), codes.join(" ")] {
+    for text in [text("error"), codes.join(" ")] {
         if !text.is_empty() {
             detail.push_str(", ");
             detail.push_str(&text);
         }
     }
-    let correlation = plain(&error.correlation_id);
+    let correlation = text("correlation_id");
     if !correlation.is_empty() {
         detail.push_str(", correlation_id ");
         detail.push_str(&correlation);
@@ -159,7 +161,7 @@ fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
     detail.push(')');
     Failure {
         // What Entra ID's support asks for.
-        request_id: Some(plain(&error.trace_id)),
+        request_id: Some(text("trace_id")),
         retry_after: response.retry_after(now),
         ..Failure::new(reason, detail)
     }

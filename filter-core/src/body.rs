@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::json;
+
 /// A kind of body whose rules of writing are known. Of any other kind nobody could say which values break
 /// out of their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +68,16 @@ pub fn json_parts(text: &[u8]) -> Vec<JsonPart<'_>> {
         let candidate = quoted.iter().any(|b| *b == b'\\' || *b == b'{');
         if candidate
             && !is_key(text, end)
-            && let Ok(value) = serde_json::from_slice::<Text<'_>>(quoted)
+            && let Ok(value) = json::text(quoted)
         {
             parts.push(JsonPart::Raw(text.get(raw_from..start).unwrap_or_default()));
-            parts.push(JsonPart::Value(quoted, value.0));
+            parts.push(JsonPart::Value(quoted, value));
             raw_from = end;
         }
     }
     parts.push(JsonPart::Raw(text.get(raw_from..).unwrap_or_default()));
     parts
 }
-
-#[derive(serde::Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn find(text: &[u8], from: usize, byte: u8) -> Option<usize> {
     memchr::memchr(byte, text.get(from..)?).map(|at| from + at)

@@ -1,8 +1,6 @@
 //! Key Vault's data plane, as far as it is read: `GET {vault}/secrets/{name}[/{version}]`, and the same
 //! for `certificates` and `keys` (<https://learn.microsoft.com/rest/api/keyvault/>). It knows no cache.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::challenge::Challenge;
@@ -11,6 +9,7 @@ use super::http::{Answer, HttpRequest, Response, Scheme};
 use super::identity::{App, Credential, Tenant};
 use crate::config::Vault;
 use crate::failure::{Failure, Reason};
+use crate::json::{Malformed, Object};
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
 
@@ -64,56 +63,20 @@ pub fn secret_request(
     }
 }
 
-#[derive(Deserialize)]
-struct SecretBundle {
-    value: Zeroizing<String>,
-    #[serde(default)]
-    attributes: Attributes,
-}
-
-/// <https://learn.microsoft.com/rest/api/keyvault/certificates/get-certificate>
-#[derive(Deserialize)]
-struct CertificateBundle {
-    cer: String,
-    #[serde(default)]
-    attributes: Attributes,
-}
-
-/// <https://learn.microsoft.com/rest/api/keyvault/keys/get-key>
-#[derive(Deserialize)]
-struct KeyBundle<'a> {
-    #[serde(borrow)]
-    key: &'a RawValue,
-    #[serde(default)]
-    attributes: Attributes,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 struct Attributes {
     enabled: Option<bool>,
     exp: Option<u64>,
     nbf: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ErrorBody {
-    error: ErrorDetail,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// What Key Vault says of what went wrong
+/// (<https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>).
+#[derive(Default)]
 struct ErrorDetail {
     code: String,
     message: String,
-    innererror: InnerError,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct InnerError {
-    code: String,
+    inner: String,
 }
 
 /// Why a secret could not be had.
@@ -152,24 +115,39 @@ pub fn read_secret(
     usable(value, &attributes, now).map_err(Refusal::Other)
 }
 
-/// An object's text: a secret's value, a certificate as DER in base64, a public key as JWK.
+/// An object's text: a secret's value, a certificate as DER in base64
+/// (<https://learn.microsoft.com/rest/api/keyvault/certificates/get-certificate>), a public key as JWK
+/// (<https://learn.microsoft.com/rest/api/keyvault/keys/get-key>).
 fn read_bundle(
     collection: Collection,
     body: &[u8],
-) -> serde_json::Result<(SecretValue, Attributes)> {
-    Ok(match collection {
-        Collection::Secrets => {
-            let bundle: SecretBundle = serde_json::from_slice(body)?;
-            (SecretValue::new(bundle.value.as_bytes()), bundle.attributes)
-        }
-        Collection::Certificates => {
-            let bundle: CertificateBundle = serde_json::from_slice(body)?;
-            (SecretValue::new(bundle.cer), bundle.attributes)
-        }
-        Collection::Keys => {
-            let bundle: KeyBundle<'_> = serde_json::from_slice(body)?;
-            (SecretValue::new(bundle.key.get()), bundle.attributes)
-        }
+) -> Result<(SecretValue, Attributes), Malformed> {
+    let bundle = Object::read(body)?;
+    let text = |name| bundle.text(name)?.ok_or(Malformed);
+    let value = match collection {
+        Collection::Secrets => SecretValue::new(text("value")?.as_bytes()),
+        Collection::Certificates => SecretValue::new(text("cer")?.as_bytes()),
+        Collection::Keys => SecretValue::new(bundle.get("key").ok_or(Malformed)?),
+    };
+    let attributes = bundle.object("attributes")?;
+    let attributes = Attributes {
+        enabled: attributes.boolean("enabled")?,
+        exp: attributes.number("exp")?,
+        nbf: attributes.number("nbf")?,
+    };
+    Ok((value, attributes))
+}
+
+fn read_error(body: &[u8]) -> Result<ErrorDetail, Malformed> {
+    let error = Object::read(body)?.object("error")?;
+    let text = |object: &Object<'_>, name| {
+        let text = object.text(name).ok().flatten();
+        text.map(|text| text.to_string()).unwrap_or_default()
+    };
+    Ok(ErrorDetail {
+        code: text(&error, "code"),
+        message: text(&error, "message"),
+        inner: text(&error.object("innererror")?, "code"),
     })
 }
 
@@ -202,14 +180,13 @@ fn usable(value: SecretValue, attributes: &Attributes, now: Timestamp) -> Result
 }
 
 fn refused(vault: &Vault, response: &Response, now: Timestamp) -> Refusal {
-    let body: ErrorBody = serde_json::from_slice(&response.body).unwrap_or_default();
-    let inner = body.error.innererror.code.as_str();
-    let (reason, advice) = advice(vault, response.status, &body.error);
+    let error = read_error(&response.body).unwrap_or_default();
+    let (reason, advice) = advice(vault, response.status, &error);
     let mut detail = format!("{advice} (status {}", response.status);
     for text in [
-        body.error.code.as_str(),
-        inner,
-        akv_code(&body.error.message),
+        error.code.as_str(),
+        error.inner.as_str(),
+        akv_code(&error.message),
     ] {
         if is_plain(text) {
             detail.push_str(", ");
@@ -238,7 +215,7 @@ fn refused(vault: &Vault, response: &Response, now: Timestamp) -> Refusal {
 /// (<https://learn.microsoft.com/azure/key-vault/general/rest-error-codes>).
 fn advice(vault: &Vault, status: u16, error: &ErrorDetail) -> (Reason, String) {
     let who = || vault.identity.describe();
-    let (reason, text) = match (status, error.innererror.code.as_str(), error.code.as_str()) {
+    let (reason, text) = match (status, error.inner.as_str(), error.code.as_str()) {
         (401, ..) => (
             Reason::Credentials,
             "Key Vault does not accept the token; check that tenant_id is the vault's tenant",

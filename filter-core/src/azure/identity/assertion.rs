@@ -242,7 +242,7 @@ mod tests {
     use rsa::sha2::Sha256;
     use rsa::signature::Verifier as _;
 
-    const BUNDLE: &[u8] = include_bytes!("../../../tests/data/keys/bundle.pem");
+    const BUNDLE: &[u8] = include_bytes!("../../../../tests/data/keys/bundle.pem");
 
     #[test]
     fn an_assertion_that_the_public_key_verifies() {
@@ -257,7 +257,7 @@ mod tests {
         let jwt = String::from_utf8(jwt.expose().to_vec()).unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let public =
-            PublicKey::from_public_key_pem(include_str!("../../../tests/data/keys/rsa.pub.pem"))
+            PublicKey::from_public_key_pem(include_str!("../../../../tests/data/keys/rsa.pub.pem"))
                 .unwrap();
         let signature = crate::base64::decode(signature.as_bytes()).unwrap();
         let verifier = VerifyingKey::<Sha256>::new(public);
@@ -286,7 +286,7 @@ mod tests {
         let (certificate, rest) = after.split_at(certificate_end.min(after.len()));
         let key_only = format!("{before}{rest}");
         let encrypted = text.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE");
-        let ec = std::fs::read_to_string("tests/data/keys/ec-P-256.pub.pem").unwrap();
+        let ec = include_str!("../../../../tests/data/keys/ec-P-256.pub.pem");
         for (pem, error) in [
             ("", "holds no PRIVATE KEY block"),
             (certificate, "holds no PRIVATE KEY block"),
@@ -296,7 +296,7 @@ mod tests {
                 "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
                 "holds a private key that is not RSA",
             ),
-            (ec.as_str(), "holds no PRIVATE KEY block"),
+            (ec, "holds no PRIVATE KEY block"),
         ] {
             let found = ClientCertificate::parse(pem.as_bytes()).unwrap_err();
             assert!(found.starts_with(error), "{found}");

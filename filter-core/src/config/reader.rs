@@ -110,16 +110,19 @@ impl<'p> Fields<'p> {
         }
     }
 
-    pub(super) fn number(&mut self, name: &'static str, min: f64, max: f64) -> Option<f64> {
+    pub(super) fn number(&mut self, name: &'static str, min: u32, max: u32) -> Option<f64> {
         let value = self.take(name)?;
         let number = value.as_f64();
         if number.is_none() {
             self.wrong(name, "a number", &value);
         }
         let number = number?;
-        if (min..=max).contains(&number) {
+        if (f64::from(min)..=f64::from(max)).contains(&number) {
             return Some(number);
         }
+        // As serde_json writes it: the standard library's code for this is larger.
+        let number = value.as_number().map(ToString::to_string);
+        let number = number.unwrap_or_default();
         self.problem(name, format!("must be from {min} to {max}, not {number}"));
         None
     }

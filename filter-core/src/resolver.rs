@@ -9,7 +9,8 @@
 //!                -> Calling: GET secret -> answer -> cache, shared data -> wake
 //! ```
 
-use std::collections::BTreeMap;
+mod flights;
+
 use std::fmt::Write as _;
 use std::rc::Rc;
 
@@ -30,6 +31,7 @@ use crate::seal::Sealer;
 use crate::secret::SecretValue;
 use crate::subkey;
 use crate::time::{Span, Timestamp};
+use flights::Flights;
 
 /// First wait after a failure that may pass; doubles with each one in a row.
 const FIRST_BACK_OFF: Span = Span::seconds(1);
@@ -191,7 +193,7 @@ pub struct Resolver {
     /// Vaults that asked for quiet, by their places in the configuration.
     holds: Vec<Option<Failed>>,
     budget: Budget,
-    flights: BTreeMap<(Lane, Subject), Flight>,
+    flights: Flights,
     epoch: u64,
     /// What is counted.
     pub metrics: Metrics,
@@ -220,7 +222,7 @@ impl Resolver {
             identities,
             tokens,
             slots: Slots::default(),
-            flights: BTreeMap::new(),
+            flights: Flights::default(),
             epoch: 0,
         }
     }
@@ -333,7 +335,7 @@ impl Resolver {
             flight.waiters.retain(|&other| other != waiter);
         }
         let secrets_of_its_own = |(lane, _): &(Lane, Subject)| *lane == Lane::Request(waiter);
-        self.flights.retain(|key, _| !secrets_of_its_own(key));
+        self.flights.retain(|key| !secrets_of_its_own(key));
     }
 
     /// Takes the answer to a call.
@@ -515,9 +517,9 @@ impl Resolver {
     /// one secret count as one.
     fn affords(&mut self, lane: Lane, at: usize, now: Timestamp) -> bool {
         let pinned = self.slots.get_mut(at).is_some_and(|slot| slot.pinned);
-        let mut paid = self.flights.iter().filter(|(_, flight)| flight.budgeted);
-        let in_flight = paid.clone().count();
-        let known = paid.any(|((_, subject), _)| *subject == Subject::Secret(at));
+        let paid = || self.flights.iter().filter(|(_, flight)| flight.budgeted);
+        let in_flight = paid().count();
+        let known = paid().any(|((_, subject), _)| *subject == Subject::Secret(at));
         let Some(flight) = self.flights.get_mut(&(lane, Subject::Secret(at))) else {
             return true;
         };
