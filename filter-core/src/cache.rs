@@ -361,9 +361,7 @@ impl<'a> Unpacker<'a> {
 }
 
 /// FNV-1a, 64 bits: against accidents, not against people.
-#[inline]
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> u64 {
+fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use zeroize::Zeroizing;
 
 use super::audit::{self, Outcome};
-use super::header_map::HeaderMap;
+use super::header_map::{HeaderMap, Hit};
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
@@ -414,7 +414,11 @@ impl Ready {
             Vec::new()
         };
         let map = HeaderMap::new(&bytes);
-        let references = request_headers && Template::may_hold_reference(&bytes);
+        let references = if request_headers {
+            map.find(Template::first_start)
+        } else {
+            None
+        };
         if check_repeats && let Some(denial) = self.repeated(&[], map) {
             return self.deny(context, &denial, host);
         }
@@ -434,13 +438,12 @@ impl Ready {
             let identity = vec![Zeroizing::new(b"identity".to_vec())];
             fixed.push(Edit::Header(b"accept-encoding".to_vec(), identity));
         }
-        let headers = references.then_some(map);
-        if in_query.is_none() && fixed.is_empty() && self.all_prepared(headers, host) {
+        if in_query.is_none() && fixed.is_empty() && self.all_prepared(references, host) {
             return Flow::Continue;
         }
-        let found = headers
-            .map(|map| place::in_headers(&self.config, &self.config.request, map, &mut self.seen));
-        let found = found.unwrap_or_default();
+        let found = references.map_or_else(Vec::new, |hit| {
+            place::in_headers(&self.config, &self.config.request, hit, &mut self.seen)
+        });
         if host.dialect() == Dialect::WasmX
             && let Some(denial) = self.repeated(&found, map)
         {
@@ -514,12 +517,12 @@ impl Ready {
         repeated.map(|name| denial(Reason::RepeatedHeader, name))
     }
 
-    /// Sets all of the operator's headers, and those of the client that hold references (`headers`), from
+    /// Sets all of the operator's headers, and those of the client that hold references, from
     /// values that were put together earlier, if all of them still hold. This is the way that nearly every
     /// request goes: one call for the time, one for each header. Else nothing is changed.
-    fn all_prepared(&mut self, headers: Option<HeaderMap<'_>>, host: &impl Host) -> bool {
+    fn all_prepared(&mut self, references: Option<Hit<'_>>, host: &impl Host) -> bool {
         let sets = !self.set.is_empty() || !self.response_set.is_empty();
-        if !sets && headers.is_none() {
+        if !sets && references.is_none() {
             return true;
         }
         let time = OnceCell::new();
@@ -533,7 +536,7 @@ impl Ready {
             }
         }
         let operators = self.resolver.metrics.seen();
-        if headers.is_some_and(|headers| !self.clients_prepared(headers, now)) {
+        if references.is_some_and(|hit| !self.clients_prepared(hit, now)) {
             return false;
         }
         for set in &self.set {
@@ -551,12 +554,12 @@ impl Ready {
 
     /// Whether every header with a reference was seen before, with a value that holds now if something in
     /// it may be resolved.
-    fn clients_prepared(&mut self, headers: HeaderMap<'_>, now: impl Fn() -> Timestamp) -> bool {
+    fn clients_prepared(&mut self, references: Hit<'_>, now: impl Fn() -> Timestamp) -> bool {
         // Who used what is written down one by one.
         if self.config.audit.is_some() {
             return false;
         }
-        for (name, value) in headers.found(Template::first_start) {
+        for (name, value) in references.pairs(Template::first_start) {
             match self.seen.known(name, value) {
                 Known::Nothing => continue,
                 Known::No if !place::is_for_clients(&self.config.request, name) => continue,
@@ -564,7 +567,7 @@ impl Ready {
                 Known::Header(header, at) => {
                     // All values of a header are written together.
                     if !header.prepare_for_client(&mut self.resolver, now())
-                        || headers.repeats(name)
+                        || references.map().repeats(name)
                     {
                         return false;
                     }
@@ -664,16 +667,12 @@ impl Ready {
             self.streams.entry(context).or_default().response_body = Some(kind);
             let _ = host.remove_header(Map::Response, b"content-length");
         }
-        let places = if Template::may_hold_reference(&bytes) {
-            place::in_headers(
-                &self.config,
-                &self.config.response,
-                map,
-                &mut self.seen_in_responses,
-            )
-        } else {
-            Vec::new()
-        };
+        let places = map
+            .find(Template::first_start)
+            .map_or_else(Vec::new, |hit| {
+                let seen = &mut self.seen_in_responses;
+                place::in_headers(&self.config, &self.config.response, hit, seen)
+            });
         if places.is_empty() {
             return Flow::Continue;
         }

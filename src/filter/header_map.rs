@@ -69,23 +69,11 @@ impl<'a> HeaderMap<'a> {
         same > 1
     }
 
-    /// The pairs in whose value `find` finds something. It searches the map as one text, which is faster
-    /// than value by value, and tells where it found something first.
-    pub fn found<F>(self, find: F) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, F>
-    where
-        F: Fn(&[u8]) -> Option<usize>,
-    {
-        let mut pairs = self.iter();
-        std::iter::from_fn(move || {
-            loop {
-                pairs.skip_to(find(pairs.data)?);
-                let pair = pairs.next()?;
-                // What it found may be in the name.
-                if find(pair.1).is_some() {
-                    return Some(pair);
-                }
-            }
-        })
+    /// Where `find` finds something first: it searches the map as one text, which is faster than value by
+    /// value. No text that it looks for may hold a NUL byte.
+    pub fn find(self, find: impl Fn(&[u8]) -> Option<usize>) -> Option<Hit<'a>> {
+        let at = find(self.pairs()?.data)?;
+        Some(Hit { map: self, at })
     }
 
     /// The first value of this name, as text if it is text.
@@ -94,6 +82,45 @@ impl<'a> HeaderMap<'a> {
         self.all(name)
             .next()
             .and_then(|v| std::str::from_utf8(v).ok())
+    }
+}
+
+/// A place in a map at which something was found.
+#[derive(Clone, Copy)]
+pub struct Hit<'a> {
+    map: HeaderMap<'a>,
+    /// From the first pair's name on.
+    at: usize,
+}
+
+impl<'a> Hit<'a> {
+    /// The whole map.
+    #[must_use]
+    pub const fn map(self) -> HeaderMap<'a> {
+        self.map
+    }
+
+    /// The pairs in whose value there is something: here, and behind it where the same `find` finds more.
+    pub fn pairs<F>(self, find: F) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a, F>
+    where
+        F: Fn(&[u8]) -> Option<usize>,
+    {
+        let mut pairs = self.map.iter();
+        let mut first = Some(self.at);
+        std::iter::from_fn(move || {
+            loop {
+                let at = match first.take() {
+                    Some(at) => at,
+                    None => find(pairs.data)?,
+                };
+                let into = at.wrapping_sub(pairs.skip_to(at));
+                let (name, value) = pairs.next()?;
+                // What it found may be in the name.
+                if into > name.len() || find(value).is_some() {
+                    return Some((name, value));
+                }
+            }
+        })
     }
 }
 
@@ -106,8 +133,8 @@ pub struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
-    /// Leaves out the pairs that end before this place in what is left.
-    fn skip_to(&mut self, at: usize) {
+    /// Leaves out the pairs that end before this place in what is left; how many bytes these were.
+    fn skip_to(&mut self, at: usize) -> usize {
         let mut skipped = 0_usize;
         for &lengths in self.lengths.as_slice() {
             let (name, value) = lengths_of(&lengths);
@@ -122,6 +149,7 @@ impl Pairs<'_> {
             self.lengths.next();
         }
         self.data = self.data.get(skipped..).unwrap_or_default();
+        skipped
     }
 }
 
@@ -204,9 +232,10 @@ mod tests {
         ];
         let bytes = serialize(&pairs);
         let find = |text: &[u8]| text.iter().position(|&byte| byte == b'!');
-        let found = HeaderMap::new(&bytes).found(find).collect::<Vec<_>>();
+        let hit = HeaderMap::new(&bytes).find(find).expect("a hit");
+        let found = hit.pairs(find).collect::<Vec<_>>();
         assert_eq!(found, [pairs[2], pairs[3], pairs[5]]);
-        assert_eq!(HeaderMap::new(b"").found(find).count(), 0);
+        assert!(HeaderMap::new(b"").find(find).is_none());
     }
 
     #[test]
@@ -219,7 +248,10 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             HeaderMap::new(&bytes).iter().count();
             let _ = HeaderMap::new(&bytes).repeats(b"a");
-            HeaderMap::new(&bytes).found(|text| (!text.is_empty()).then_some(0)).count();
+            let find = |text: &[u8]| (!text.is_empty()).then_some(0);
+            if let Some(hit) = HeaderMap::new(&bytes).find(find) {
+                hit.pairs(find).count();
+            }
         }
 
         #[test]
@@ -231,7 +263,8 @@ mod tests {
             let bytes = serialize(&pairs);
             let find = |text: &[u8]| text.iter().position(|&byte| byte == b'!');
             let one_by_one = pairs.iter().filter(|(_, value)| find(value).is_some());
-            let found = HeaderMap::new(&bytes).found(find);
+            let hit = HeaderMap::new(&bytes).find(find);
+            let found = hit.into_iter().flat_map(|hit| hit.pairs(find));
             prop_assert_eq!(found.collect::<Vec<_>>(), one_by_one.copied().collect::<Vec<_>>());
         }
     }

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use super::header_map::HeaderMap;
+use super::header_map::Hit;
 use super::seen::Seen;
 use crate::body::{self, JsonPart, Kind};
 use crate::cache::{SecretKey, View};
@@ -252,11 +252,12 @@ fn pieces(
 pub(super) fn in_headers(
     config: &Config,
     rules: &Rules,
-    headers: HeaderMap<'_>,
+    references: Hit<'_>,
     seen: &mut Seen,
 ) -> Vec<Place> {
     let mut found: Vec<Place> = Vec::new();
-    for (name, value) in headers.found(Template::first_start) {
+    let headers = references.map();
+    for (name, value) in references.pairs(Template::first_start) {
         let known = |place: &Place| matches!(&place.target, Target::Header(n) if n.eq_ignore_ascii_case(name));
         if !is_for_clients(rules, name) || found.iter().any(known) {
             continue;
