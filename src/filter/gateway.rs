@@ -280,7 +280,7 @@ impl Gateway {
             if !ready.streams.is_empty() {
                 ready.streams.remove(&context);
             }
-            if ready.parked.remove(&context).is_some() {
+            if !ready.parked.is_empty() && ready.parked.remove(&context).is_some() {
                 ready.resolver.forget(context);
             }
         }
