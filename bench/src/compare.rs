@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use envoy_test::client;
 use serde_json::json;
 
+use crate::floor::Floor;
 use crate::gateway::{Filter, Gateway, Programs};
 use crate::load::Load;
 use crate::numbers::Series;
@@ -141,7 +142,7 @@ fn contenders() -> Vec<Contender> {
         contender(
             "floor",
             "Wasm (no SDK), asks Envoy for 12 headers and looks at none",
-            Filter::Floor,
+            Filter::Floor(Floor::Ask),
             false,
             None,
         ),

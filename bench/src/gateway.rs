@@ -13,6 +13,7 @@ use envoy_test::envoy::{Envoy, FilterLog, Setup, Tools, bootstrap};
 use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT, configuration};
 use serde_json::{Value, json};
 
+use crate::floor::Floor;
 use crate::process::Workers;
 
 /// How long the filter may take until it has its secrets.
@@ -24,7 +25,7 @@ pub(crate) struct Programs {
     pub(crate) tools: Tools,
     /// The Wasm peers.
     pub(crate) peer: PathBuf,
-    /// `floor.wat`, assembled.
+    /// The folder with the least that a filter can be.
     pub(crate) floor: PathBuf,
 }
 
@@ -36,8 +37,8 @@ pub(crate) enum Filter {
     Ours(Value),
     /// The peer in Wasm, with its configuration.
     Wasm(&'static str),
-    /// The least that reads the headers.
-    Floor,
+    /// The least that a filter can be.
+    Floor(Floor),
     /// A script.
     Lua(&'static str),
     /// Envoy's own filter that sets a fixed header.
@@ -162,7 +163,10 @@ fn with_listeners(
                 &configuration_of(request).to_string(),
             )),
             Filter::Wasm(work) => Some(from_file(configured(ours, name, work), &programs.peer)),
-            Filter::Floor => Some(from_file(configured(ours, name, ""), &programs.floor)),
+            Filter::Floor(floor) => Some(from_file(
+                configured(ours, name, ""),
+                &floor.file(&programs.floor),
+            )),
             Filter::Lua(script) => Some(json!({
                 "name": "lua",
                 "typed_config": {

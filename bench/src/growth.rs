@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::compare::{TWELVE, get, micros};
+use crate::floor::Floor;
 use crate::gateway::{Filter, Gateway, Programs};
 use crate::load::Load;
 use crate::numbers::{Line, Series};
@@ -67,7 +68,7 @@ fn table(chart: &Chart, out: &mut String) -> Result<()> {
 }
 
 /// Microseconds of the workers' processor time for each request, in turns, over several Envoys.
-fn costs(
+pub(crate) fn costs(
     programs: &Programs,
     effort: Effort,
     filters: &[(&str, Filter)],
@@ -148,7 +149,7 @@ fn headers(programs: &Programs, effort: Effort) -> Result<Chart> {
         ("ours", resolving()),
         ("lua", Filter::Lua(LUA_SCAN)),
         ("map", Filter::Wasm("map")),
-        ("floor", Filter::Floor),
+        ("floor", Filter::Floor(Floor::Ask)),
     ];
     let requests = HEADERS.map(|n| {
         let header = |i: usize| {

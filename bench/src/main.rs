@@ -2,7 +2,9 @@
 //! builds all of them and runs this.
 
 mod compare;
+mod crossings;
 mod flood;
+mod floor;
 mod gateway;
 mod growth;
 mod load;
@@ -19,6 +21,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use envoy_test::envoy::Tools;
 
+use floor::Floor;
 use gateway::Programs;
 
 /// Sets a fixed header.
@@ -96,14 +99,13 @@ struct Arguments {
     slice: u64,
 }
 
-/// Assembled for every run: it needs no compiler.
-const FLOOR: &str = include_str!("floor.wat");
-
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// The filter beside its peers.
     Comparison,
+    /// What a call into a filter costs.
+    Crossings,
     /// Cold requests at once.
     Flood,
     /// From the start to the first answer.
@@ -124,16 +126,15 @@ struct Effort {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let folder = tempfile::tempdir().context("making a folder for the smallest peer")?;
-    let floor = folder.path().join("floor.wasm");
-    fs::write(&floor, wat::parse_str(FLOOR)?).context("writing the smallest peer")?;
+    let folder = tempfile::tempdir().context("making a folder for the smallest peers")?;
+    Floor::assemble(folder.path())?;
     let programs = Programs {
         tools: Tools {
             envoy: arguments.envoy,
             filter: arguments.filter,
         },
         peer: arguments.peer,
-        floor,
+        floor: folder.path().to_owned(),
     };
     let effort = Effort {
         starts: arguments.starts,
@@ -143,7 +144,13 @@ fn main() -> Result<()> {
     };
     let out = Out(arguments.out);
     out.give("machine", &process::machine())?;
-    for part in [Part::Comparison, Part::Flood, Part::Start, Part::Growth] {
+    for part in [
+        Part::Comparison,
+        Part::Crossings,
+        Part::Flood,
+        Part::Start,
+        Part::Growth,
+    ] {
         if arguments.part.is_some_and(|only| only != part) {
             continue;
         }
@@ -153,6 +160,7 @@ fn main() -> Result<()> {
                 out.give("comparison", &table)?;
                 out.give("goals", &goals)?;
             }
+            Part::Crossings => out.give("crossings", &crossings::run(&programs, effort)?)?,
             Part::Flood => out.give("flood", &flood::run(&programs, arguments.flood)?)?,
             Part::Start => out.give("start", &start::run(&programs, effort)?)?,
             Part::Growth => {
