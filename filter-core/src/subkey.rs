@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::json::{self, Object};
+use crate::json::{Json, Kind, Object};
 
 /// Why there is nothing at a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,21 +39,24 @@ pub fn select<'s>(secret: &'s [u8], keys: &[String]) -> Result<Cow<'s, [u8]>, Su
     let Some((last, _)) = keys.split_last() else {
         return Ok(Cow::Borrowed(secret));
     };
-    let mut value = secret;
+    let mut object = Object::read(secret).ok();
+    let mut value = None;
     for key in keys {
-        let object = Object::read(value).map_err(|_| SubkeyError::NotAnObject)?;
-        if !object.has(key) {
+        let members = object.as_ref().ok_or(SubkeyError::NotAnObject)?;
+        if !members.has(key) {
             return Err(SubkeyError::Missing(key.clone()));
         }
-        value = object.get(key).unwrap_or("null").as_bytes();
+        value = members.get(key);
+        object = value.and_then(Json::object);
     }
-    match value.first() {
-        Some(b'"') => {
-            let text = json::text(value).map_err(|_| SubkeyError::NotAnObject)?;
-            Ok(Cow::Owned(text.into_owned().into_bytes()))
-        }
-        Some(b't' | b'f' | b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(value)),
-        _ => Err(SubkeyError::NotText(last.clone())),
+    let text = value.and_then(|value| match value.kind() {
+        Kind::Text => value.text(),
+        Kind::Boolean | Kind::Number => Some(Cow::Borrowed(value.written())),
+        Kind::Null | Kind::List | Kind::Object => None,
+    });
+    match text.ok_or_else(|| SubkeyError::NotText(last.clone()))? {
+        Cow::Borrowed(text) => Ok(Cow::Borrowed(text.as_bytes())),
+        Cow::Owned(text) => Ok(Cow::Owned(text.into_bytes())),
     }
 }
 

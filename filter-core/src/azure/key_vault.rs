@@ -127,7 +127,7 @@ fn read_bundle(
     let value = match collection {
         Collection::Secrets => SecretValue::new(text("value")?.as_bytes()),
         Collection::Certificates => SecretValue::new(text("cer")?.as_bytes()),
-        Collection::Keys => SecretValue::new(bundle.get("key").ok_or(Malformed)?),
+        Collection::Keys => SecretValue::new(bundle.get("key").ok_or(Malformed)?.written()),
     };
     let attributes = bundle.object("attributes")?;
     let attributes = Attributes {

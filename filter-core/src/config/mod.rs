@@ -5,8 +5,6 @@ mod identity;
 mod reader;
 mod uri;
 
-use serde_json::Value;
-
 pub use reader::Problem;
 pub use uri::{HttpUrl, HttpsUri};
 
@@ -14,6 +12,7 @@ use self::reader::{Fields, Problems};
 use crate::azure::forms::Kind as ObjectKind;
 use crate::azure::identity::Identity;
 use crate::body::Kind;
+use crate::json::Json;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
 use crate::reference::{Reference, lua_number};
@@ -162,10 +161,9 @@ impl Config {
     pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let problems = Problems::default();
         let json = if json.is_empty() { b"{}" } else { json };
-        let config = match serde_json::from_slice::<Value>(json) {
+        let config = match Json::read(json) {
             Ok(value) => read(value, env, &problems),
             Err(error) => {
-                // serde_json's message names a position and a kind, never the text.
                 problems.add("(all)", format!("is not valid JSON: {error}"));
                 None
             }
@@ -184,7 +182,11 @@ impl Config {
     }
 }
 
-fn read(value: Value, env: &dyn Fn(&str) -> Option<String>, problems: &Problems) -> Option<Config> {
+fn read<'p>(
+    value: Json<'p>,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &'p Problems,
+) -> Option<Config> {
     let mut root = Fields::of(value, String::new(), problems)?;
     let known = Known(read_vaults(&mut root, env, problems));
     let request = root
@@ -237,11 +239,7 @@ fn read_vaults(
     let entities = root.list("vaults").unwrap_or_default();
     if entities.is_empty() {
         // As in Kong: the environment alone makes a vault.
-        let config = Fields::of(
-            Value::Object(serde_json::Map::new()),
-            "vaults[0].config".into(),
-            problems,
-        );
+        let config = Fields::of(Json::EMPTY, "vaults[0].config".into(), problems);
         let vault = config.and_then(|config| read_vault_config(config, ENVIRONMENTS.into(), env));
         return vec![(ENVIRONMENTS.into(), vault)];
     }
@@ -267,11 +265,7 @@ fn read_vaults(
 /// only if the environment alone makes a whole one: the same variables are also defaults for entities.
 fn environments_vault(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Option<Vault>)> {
     let problems = Problems::default();
-    let fields = Fields::of(
-        Value::Object(serde_json::Map::new()),
-        String::new(),
-        &problems,
-    )?;
+    let fields = Fields::of(Json::EMPTY, String::new(), &problems)?;
     let vault = read_vault_config(fields, ENVIRONMENTS.into(), env)?;
     let whole = problems.into_vec().is_empty();
     whole.then(|| (ENVIRONMENTS.to_owned(), Some(vault)))
@@ -308,11 +302,11 @@ impl Known {
 }
 
 /// Kong's vault entity (`kong/db/schema/entities/vaults.lua`).
-fn read_entity(
-    entity: Value,
+fn read_entity<'p>(
+    entity: Json<'p>,
     path: &str,
     env: &dyn Fn(&str) -> Option<String>,
-    problems: &Problems,
+    problems: &'p Problems,
 ) -> Option<(String, Option<Vault>)> {
     let mut fields = Fields::of(entity, path.to_owned(), problems)?;
     let name = fields.text("name");
@@ -333,10 +327,9 @@ fn read_entity(
     for kongs_own in ["id", "created_at", "updated_at"] {
         fields.ignore(kongs_own);
     }
-    let config = fields.object("config").or_else(|| {
-        let empty = Value::Object(serde_json::Map::new());
-        Fields::of(empty, format!("{path}.config"), problems)
-    });
+    let config = fields
+        .object("config")
+        .or_else(|| Fields::of(Json::EMPTY, format!("{path}.config"), problems));
     if prefix.is_none() {
         fields.problem("prefix", "is missing: it is the name that references use");
     }

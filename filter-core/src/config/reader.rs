@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use serde_json::{Map, Value};
+use crate::json::{Json, Kind, Object};
+use crate::reference::lua_number;
 
 /// One thing that is wrong in a configuration. Never holds a secret: values are quoted only where the
 /// field cannot hold one.
@@ -39,27 +40,27 @@ impl Problems {
     }
 }
 
-/// One JSON object being read. Fields are taken out by name; [`Fields::done`] then names what is left
-/// over.
+/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that nobody
+/// asked for.
 pub(super) struct Fields<'p> {
     path: String,
-    left: Map<String, Value>,
+    members: Object<'p>,
     known: Vec<&'static str>,
     problems: &'p Problems,
 }
 
 impl<'p> Fields<'p> {
     /// Reads `value` as an object. The root's path is empty.
-    pub(super) fn of(value: Value, path: String, problems: &'p Problems) -> Option<Self> {
-        if let Value::Object(left) = value {
+    pub(super) fn of(value: Json<'p>, path: String, problems: &'p Problems) -> Option<Self> {
+        if let Some(members) = value.object() {
             return Some(Self {
                 path,
-                left,
+                members,
                 known: Vec::new(),
                 problems,
             });
         }
-        let message = format!("must be an object, not {}", kind(&value));
+        let message = format!("must be an object, not {}", kind(value));
         problems.add(
             if path.is_empty() {
                 "(all)".into()
@@ -87,52 +88,49 @@ impl<'p> Fields<'p> {
     }
 
     /// A field that is absent or null gives `None`, without a problem.
-    fn take(&mut self, name: &'static str) -> Option<Value> {
+    fn take(&mut self, name: &'static str) -> Option<Json<'p>> {
         self.known.push(name);
-        self.left.remove(name).filter(|value| !value.is_null())
+        self.members.get(name)
     }
 
-    fn wrong(&self, name: &str, wanted: &str, value: &Value) {
+    fn wrong(&self, name: &str, wanted: &str, value: Json<'_>) {
         self.problem(name, format!("must be {wanted}, not {}", kind(value)));
     }
 
     pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
-        match self.take(name)? {
-            Value::String(text) if text.is_empty() => {
-                self.problem(name, "must not be empty; leave it out instead");
-                None
-            }
-            Value::String(text) => Some(text),
-            other => {
-                self.wrong(name, "a text", &other);
-                None
-            }
+        let value = self.take(name)?;
+        let Some(text) = value.text() else {
+            self.wrong(name, "a text", value);
+            return None;
+        };
+        if text.is_empty() {
+            self.problem(name, "must not be empty; leave it out instead");
+            return None;
         }
+        Some(text.into_owned())
     }
 
     pub(super) fn number(&mut self, name: &'static str, min: u32, max: u32) -> Option<f64> {
         let value = self.take(name)?;
-        let number = value.as_f64();
+        if value.kind() != Kind::Number {
+            self.wrong(name, "a number", value);
+            return None;
+        }
+        let written = value.written();
+        // Lua has every number that JSON has.
+        let number = lua_number(written).filter(|n| (min.into()..=max.into()).contains(n));
         if number.is_none() {
-            self.wrong(name, "a number", &value);
+            self.problem(name, format!("must be from {min} to {max}, not {written}"));
         }
-        let number = number?;
-        if (f64::from(min)..=f64::from(max)).contains(&number) {
-            return Some(number);
-        }
-        // As serde_json writes it: the standard library's code for this is larger.
-        let number = value.as_number().map(ToString::to_string);
-        let number = number.unwrap_or_default();
-        self.problem(name, format!("must be from {min} to {max}, not {number}"));
-        None
+        number
     }
 
     pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let value = self.take(name)?;
-        if value.as_bool().is_none() {
-            self.wrong(name, "true or false", &value);
+        if value.boolean().is_none() {
+            self.wrong(name, "true or false", value);
         }
-        value.as_bool()
+        value.boolean()
     }
 
     /// One of a few words.
@@ -158,25 +156,24 @@ impl<'p> Fields<'p> {
         let path = self.path(name);
         let mut texts = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            match item {
-                Value::String(text) => texts.push(text),
-                other => self.problems.add(
+            match item.text() {
+                Some(text) => texts.push(text.into_owned()),
+                None => self.problems.add(
                     format!("{path}[{index}]"),
-                    format!("must be a text, not {}", kind(&other)),
+                    format!("must be a text, not {}", kind(item)),
                 ),
             }
         }
         Some(texts)
     }
 
-    pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Value>> {
-        match self.take(name)? {
-            Value::Array(items) => Some(items),
-            other => {
-                self.wrong(name, "a list", &other);
-                None
-            }
+    pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Json<'p>>> {
+        let value = self.take(name)?;
+        let items = value.list();
+        if items.is_none() {
+            self.wrong(name, "a list", value);
         }
+        items
     }
 
     pub(super) fn object(&mut self, name: &'static str) -> Option<Self> {
@@ -189,11 +186,14 @@ impl<'p> Fields<'p> {
         let Some(object) = self.object(name) else {
             return Vec::new();
         };
-        let mut pairs = Vec::with_capacity(object.left.len());
-        for (key, value) in &object.left {
-            match value {
-                Value::String(text) => pairs.push((key.clone(), text.clone())),
-                other => object.problem(key, format!("must be a text, not {}", kind(other))),
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (key, value) in object.members.members() {
+            match value.text() {
+                _ if pairs.iter().any(|(other, _)| other == key) => {
+                    object.problem(key, "is there twice; leave one of them out");
+                }
+                Some(text) => pairs.push((key.to_owned(), text.into_owned())),
+                None => object.problem(key, format!("must be a text, not {}", kind(value))),
             }
         }
         pairs
@@ -204,10 +204,16 @@ impl<'p> Fields<'p> {
         self.take(name);
     }
 
-    /// Names every field that nobody took.
+    /// Names every field that nobody took, and those that are there twice.
     pub(super) fn done(self) {
-        for name in self.left.keys() {
-            self.problem(name, unknown_field(name, &self.known));
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in self.members.members() {
+            if !self.known.contains(&name) {
+                self.problem(name, unknown_field(name, &self.known));
+            } else if names.contains(&name) {
+                self.problem(name, "is there twice; leave one of them out");
+            }
+            names.push(name);
         }
     }
 }
@@ -225,13 +231,13 @@ fn unknown_field(name: &str, known: &[&str]) -> String {
 }
 
 /// What a JSON value is, without showing it: a value that stands in a wrong place may be a secret.
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+const fn kind(value: Json<'_>) -> &'static str {
+    match value.kind() {
+        Kind::Null => "null",
+        Kind::Boolean => "true or false",
+        Kind::Number => "a number",
+        Kind::Text => "a text",
+        Kind::List => "a list",
+        Kind::Object => "an object",
     }
 }

@@ -2,6 +2,7 @@
 //! `tests/reference_vectors.rs`.
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 

@@ -103,11 +103,11 @@ mod signing {
     use rsa::sha2::{Digest as _, Sha256};
     use rsa::signature::{RandomizedSigner as _, SignatureEncoding as _};
     use rsa::traits::PublicKeyParts as _;
-    use serde_json::json;
     use zeroize::Zeroizing;
 
     use super::{Claims, ClientCertificate};
     use crate::base64;
+    use crate::placement::Encoding;
     use crate::secret::SecretValue;
 
     pub(super) type Key = SigningKey<Sha256>;
@@ -144,15 +144,9 @@ mod signing {
         /// The signed assertion; `None` when the key is too short to sign.
         #[must_use]
         pub fn sign(&self, claims: Claims<'_>, random: &dyn Fn() -> u64) -> Option<SecretValue> {
-            let seconds = claims.now.0 / 1000;
-            let header = json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": self.thumbprint });
-            let payload = json!({
-                "aud": claims.audience, "iss": claims.client_id, "sub": claims.client_id,
-                "jti": claims.id, "nbf": seconds, "exp": seconds.saturating_add(LIFE),
-            });
-            let encoded =
-                |value: &serde_json::Value| base64::encode_url(value.to_string().as_bytes());
-            let mut jwt = Zeroizing::new(format!("{}.{}", encoded(&header), encoded(&payload)));
+            let [header, payload] =
+                [self.header(), payload(&claims)].map(|part| base64::encode_url(part.as_slice()));
+            let mut jwt = Zeroizing::new(format!("{header}.{payload}"));
             let signature = self
                 .key
                 .try_sign_with_rng(&mut Salt(random), jwt.as_bytes())
@@ -161,6 +155,51 @@ mod signing {
             jwt.push_str(&base64::encode_url(&signature.to_vec()));
             Some(SecretValue::new(jwt.as_bytes()))
         }
+
+        fn header(&self) -> Vec<u8> {
+            let thumbprint = self.thumbprint.as_str();
+            object(
+                &[("alg", "PS256"), ("typ", "JWT"), ("x5t#S256", thumbprint)],
+                &[],
+            )
+        }
+    }
+
+    fn payload(claims: &Claims<'_>) -> Vec<u8> {
+        let seconds = claims.now.0 / 1000;
+        object(
+            &[
+                ("aud", claims.audience),
+                ("iss", claims.client_id),
+                ("sub", claims.client_id),
+                ("jti", claims.id),
+            ],
+            &[("nbf", seconds), ("exp", seconds.saturating_add(LIFE))],
+        )
+    }
+
+    /// A JSON object of these texts and numbers.
+    fn object(texts: &[(&str, &str)], numbers: &[(&str, u64)]) -> Vec<u8> {
+        let mut out = b"{".to_vec();
+        let name = |out: &mut Vec<u8>, name: &str| {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            out.extend_from_slice(format!("\"{name}\":").as_bytes());
+        };
+        for (key, text) in texts {
+            name(&mut out, key);
+            out.push(b'"');
+            // A text can always be written.
+            let _ = Encoding::Json.write(&mut out, text.as_bytes());
+            out.push(b'"');
+        }
+        for (key, number) in numbers {
+            name(&mut out, key);
+            out.extend_from_slice(number.to_string().as_bytes());
+        }
+        out.push(b'}');
+        out
     }
 
     /// The key, and its DER.

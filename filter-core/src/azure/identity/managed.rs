@@ -9,7 +9,7 @@ use super::{Circumstances, Identity, Managed, Token};
 use crate::azure::dates;
 use crate::azure::http::{Answer, HttpRequest, Response, push_encoded};
 use crate::failure::{Failure, Reason};
-use crate::json::{self, Malformed, Object};
+use crate::json::{Json, Malformed, Object};
 use crate::time::{Span, Timestamp};
 
 /// The kinds of endpoints.
@@ -89,9 +89,7 @@ impl TokenAnswer {
         let answer = Object::read(body)?;
         let number = |name| {
             let written = answer.get(name);
-            written
-                .map(|json| Number::read(json.as_bytes()))
-                .transpose()
+            written.map(Number::read).transpose()
         };
         Ok(Self {
             access_token: answer.text("access_token")?.ok_or(Malformed)?,
@@ -106,15 +104,12 @@ impl TokenAnswer {
 struct Number(String);
 
 impl Number {
-    fn read(json: &[u8]) -> Result<Self, Malformed> {
-        let text = if json.first() == Some(&b'"') {
-            json::text(json)?.into_owned()
-        } else {
-            let number = std::str::from_utf8(json).ok();
-            let number = number.and_then(|text| text.parse::<u64>().ok());
-            number.ok_or(Malformed)?.to_string()
+    fn read(json: Json<'_>) -> Result<Self, Malformed> {
+        let text = match json.number() {
+            Some(_) => Some(json.written().into()),
+            None => json.text(),
         };
-        Ok(Self(text))
+        Ok(Self(text.ok_or(Malformed)?.into_owned()))
     }
 
     fn seconds(&self) -> Option<u64> {
