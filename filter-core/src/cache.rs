@@ -13,7 +13,7 @@
 //! Whatever comes first cuts it short: `ttl + resurrect_ttl` before `2 * ttl`, and the secret's own `exp`
 //! before everything. A ttl of 0, or none, is "for ever fresh", as Kong documents it.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
 
 use zeroize::Zeroizing;
 
@@ -124,7 +124,7 @@ impl Record {
 }
 
 /// Which secret: the key of every cache. A vault stands for its identity too.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SecretKey {
     /// Index in the configuration's vaults.
     pub vault: usize,
@@ -229,14 +229,15 @@ const MOST_UNPINNED: usize = 10_000;
 /// One worker's secrets.
 #[derive(Debug, Default)]
 pub struct Slots {
-    index: HashMap<SecretKey, usize>,
     slots: Vec<Slot>,
+    /// Places in `slots`, in the order of their keys.
+    index: Vec<usize>,
 }
 
 impl Slots {
     /// The place of this secret, made if there is none. An index stays good for pinned secrets only.
     pub fn place(&mut self, key: &SecretKey, rules: &CacheRules, now: Timestamp) -> usize {
-        if let Some(&at) = self.index.get(key) {
+        if let Some(&at) = self.ranked(key).ok().and_then(|rank| self.index.get(rank)) {
             return at;
         }
         let slot = Slot {
@@ -258,7 +259,8 @@ impl Slots {
         } else {
             self.replace_oldest(slot)
         };
-        self.index.insert(key.clone(), at);
+        let (Ok(rank) | Err(rank)) = self.ranked(key);
+        self.index.insert(rank, at);
         at
     }
 
@@ -268,11 +270,21 @@ impl Slots {
             .min_by_key(|(_, s)| s.last_used)
             .map(|(at, _)| at);
         let at = oldest.unwrap_or(0);
+        let rank = self.slots.get(at).map(|place| self.ranked(&place.key));
+        if let Some(Ok(rank)) = rank {
+            self.index.remove(rank);
+        }
         if let Some(place) = self.slots.get_mut(at) {
-            self.index.remove(&place.key);
             *place = slot;
         }
         at
+    }
+
+    /// Where this key is in the index, or where it would go.
+    fn ranked(&self, key: &SecretKey) -> Result<usize, usize> {
+        let compare = |at: &usize| self.slots.get(*at).map(|slot| slot.key.cmp(key));
+        self.index
+            .binary_search_by(|at| compare(at).unwrap_or(Ordering::Less))
     }
 
     /// The slot at this place.

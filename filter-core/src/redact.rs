@@ -34,12 +34,12 @@ impl Redactor {
                 .flatten()
             {
                 if !needles.contains(&form) {
-                    needles.push(form);
+                    // The longest first: a value within another one is masked with it.
+                    let at = needles.partition_point(|other| other.len() >= form.len());
+                    needles.insert(at, form);
                 }
             }
         }
-        // A value within another one is masked with it.
-        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
         (!needles.is_empty()).then(|| Self {
             needles,
             held: Zeroizing::default(),

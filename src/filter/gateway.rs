@@ -2,12 +2,13 @@
 //! it makes. It carries out what [`place`] and the resolver decide.
 
 use std::cell::OnceCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
 use super::audit::{self, Outcome};
+use super::by_id::ById;
 use super::header_map::{HeaderMap, Hit};
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
@@ -45,7 +46,7 @@ const MOST_WOKEN: usize = 64;
 const MOST_ROUNDS: u32 = 5;
 
 /// The calls that are under way in this VM, by the host's numbers.
-pub(super) type PendingCalls = HashMap<u32, PendingCall>;
+pub(super) type PendingCalls = ById<PendingCall>;
 
 /// Whose a call is, and what for.
 pub(super) struct PendingCall {
@@ -76,10 +77,10 @@ pub(super) struct Ready {
     prepared: Vec<usize>,
     seen_in_responses: Seen,
     shared_data: bool,
-    parked: HashMap<u32, Parked>,
+    parked: ById<Parked>,
     /// Those of them for which something has come, in their order.
     woken: VecDeque<u32>,
-    streams: HashMap<u32, Stream>,
+    streams: ById<Stream>,
     tick_period: Span,
     meters: Meters,
     /// WasmX without metrics (Kong before 3.9) traps on every call that is about one.
@@ -278,9 +279,9 @@ impl Gateway {
         if let Self::Ready(ready) = self {
             // Most requests leave nothing behind, and a hash costs more than the question.
             if !ready.streams.is_empty() {
-                ready.streams.remove(&context);
+                ready.streams.remove(context);
             }
-            if !ready.parked.is_empty() && ready.parked.remove(&context).is_some() {
+            if !ready.parked.is_empty() && ready.parked.remove(context).is_some() {
                 ready.resolver.forget(context);
             }
         }
@@ -333,9 +334,9 @@ impl Ready {
             seen: Seen::default(),
             prepared: Vec::new(),
             seen_in_responses: Seen::default(),
-            parked: HashMap::new(),
+            parked: ById::default(),
             woken: VecDeque::new(),
-            streams: HashMap::new(),
+            streams: ById::default(),
             tick_period,
             meters: Meters::default(),
         }
@@ -501,7 +502,8 @@ impl Ready {
         if host.dialect() == Dialect::Envoy && length.is_some() {
             fixed.push(Edit::RemoveHeader(b"content-length".to_vec()));
         }
-        self.streams.entry(context).or_default().request_body = Some(kind);
+        self.streams
+            .change(context, |stream| stream.request_body = Some(kind));
         Ok(())
     }
 
@@ -587,7 +589,7 @@ impl Ready {
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
-        let kind = self.streams.get(&context).and_then(|s| s.request_body);
+        let kind = self.streams.get(context).and_then(|s| s.request_body);
         let Some(kind) = kind else {
             return Flow::Continue;
         };
@@ -629,7 +631,7 @@ impl Ready {
         if !self.needs.response {
             return Flow::Continue;
         }
-        if self.streams.get(&context).is_some_and(|s| s.answered) {
+        if self.streams.get(context).is_some_and(|s| s.answered) {
             return Flow::Continue;
         }
         let flow = self.look_at_response(root, context, host, calls);
@@ -649,7 +651,7 @@ impl Ready {
         let looks = !rules.resolve_headers.is_empty() || !rules.resolve_body.is_empty();
         let used = self
             .streams
-            .get(&context)
+            .get(context)
             .is_some_and(|s| !s.used.is_empty());
         if !looks && !used {
             return Flow::Continue;
@@ -664,7 +666,8 @@ impl Ready {
             .next()
             .and_then(|t| rules_kind(&self.config, t));
         if let Some(kind) = kind.filter(|_| !is_compressed(map)) {
-            self.streams.entry(context).or_default().response_body = Some(kind);
+            self.streams
+                .change(context, |stream| stream.response_body = Some(kind));
             let _ = host.remove_header(Map::Response, b"content-length");
         }
         let places = map
@@ -707,7 +710,7 @@ impl Ready {
 
     /// Masks values in the headers, and gets ready for the body.
     fn mask_response(&mut self, context: u32, map: HeaderMap<'_>, host: &impl Host) {
-        let Some(stream) = self.streams.get_mut(&context) else {
+        let Some(stream) = self.streams.get_mut(context) else {
             return;
         };
         stream.redactor = Redactor::new(&stream.used);
@@ -763,7 +766,7 @@ impl Ready {
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
-        let Some(stream) = self.streams.get_mut(&context).filter(|s| !s.answered) else {
+        let Some(stream) = self.streams.get_mut(context).filter(|s| !s.answered) else {
             return Flow::Continue;
         };
         if stream.response_body.is_none() && stream.redactor.is_none() {
@@ -830,10 +833,7 @@ impl Ready {
         let verdict = place::judge(parked.places.iter(), &mut bench);
         if !used.is_empty() && matches!(verdict, Verdict::Edit(_)) {
             self.streams
-                .entry(context)
-                .or_default()
-                .used
-                .append(&mut used);
+                .change(context, |stream| stream.used.append(&mut used));
         }
         if matches!(verdict, Verdict::Wait(_)) {
             self.resolver.metrics.begin();
@@ -945,7 +945,8 @@ impl Ready {
         self.resolver.metrics.end();
         self.resolver.metrics.count(Series::Refusals(denial.reason));
         if self.needs.response {
-            self.streams.entry(context).or_default().answered = true;
+            self.streams
+                .change(context, |stream| stream.answered = true);
         }
         reply::deny(host, denial);
         Flow::Pause
@@ -1036,7 +1037,7 @@ impl Ready {
             && let Some(context) = self.woken.pop_front()
         {
             left -= 1;
-            let Some(mut parked) = self.parked.remove(&context) else {
+            let Some(mut parked) = self.parked.remove(context) else {
                 continue;
             };
             if host.dialect() == Dialect::Envoy && host.focus(context).is_err() {

@@ -5,6 +5,7 @@
 mod abi;
 mod answer;
 mod audit;
+mod by_id;
 mod gateway;
 pub mod header_map;
 pub mod host;

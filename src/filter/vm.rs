@@ -1,9 +1,8 @@
 //! One VM: the contexts that the host made, and which of them an event is for. It decides nothing about
 //! requests.
 
-use std::collections::HashMap;
-
 use super::answer;
+use super::by_id::ById;
 use super::gateway::{Gateway, PendingCalls};
 use super::host::Host;
 
@@ -23,7 +22,7 @@ pub struct Vm<H> {
     /// One, nearly always.
     roots: Vec<(u32, Gateway)>,
     /// The root of a request's context; kept only when there are several to choose from.
-    parents: HashMap<u32, u32>,
+    parents: ById<u32>,
     calls: PendingCalls,
 }
 
@@ -33,7 +32,7 @@ impl<H: Host> Vm<H> {
         Self {
             host,
             roots: Vec::new(),
-            parents: HashMap::new(),
+            parents: ById::default(),
             calls: PendingCalls::default(),
         }
     }
@@ -110,12 +109,12 @@ impl<H: Host> Vm<H> {
 
     fn root_of(&self, context: u32) -> u32 {
         let only = || self.roots.first().map_or(0, |(root, _)| *root);
-        self.parents.get(&context).copied().unwrap_or_else(only)
+        self.parents.get(context).copied().unwrap_or_else(only)
     }
 
     /// `proxy_on_http_call_response`
     pub fn call_answered(&mut self, token: u32, headers: u32, body_size: usize) {
-        let Some(call) = self.calls.remove(&token) else {
+        let Some(call) = self.calls.remove(token) else {
             return;
         };
         let answer = answer::read(&self.host, headers, body_size);
@@ -132,7 +131,7 @@ impl<H: Host> Vm<H> {
         }
         let root = self.root_of(context);
         if !self.parents.is_empty() {
-            self.parents.remove(&context);
+            self.parents.remove(context);
         }
         if let Some(gateway) = gateway(&mut self.roots, root) {
             gateway.forget(context);

@@ -8,7 +8,7 @@ use crate::failure::Reason;
 use crate::json::Object;
 
 /// Which of Key Vault's three collections holds an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Collection {
     /// `/secrets`: values, and the private side of certificates.
     Secrets,

@@ -104,8 +104,8 @@ fn the_oldest_of_the_clients_secrets_makes_room() {
     }
     assert_eq!(slots.iter().count(), MOST_UNPINNED + 1);
     assert_eq!(slots.place(&key(0), &rules, Timestamp(0)), pinned);
-    assert!(!slots.index.contains_key(&key(5)));
-    assert!(slots.index.contains_key(&key(6)));
+    assert!(slots.ranked(&key(5)).is_err());
+    assert!(slots.ranked(&key(6)).is_ok());
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
