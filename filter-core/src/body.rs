@@ -1,7 +1,10 @@
 //! Bodies in which references are resolved: which kinds there are, and the texts in them that may hold a
 //! reference. It changes nothing and knows no secrets.
 
-use std::borrow::Cow;
+use alloc::borrow::Cow;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::json;
 
@@ -20,7 +23,9 @@ pub enum Kind {
 /// The media type of a `content-type`, in lower case, if its text is UTF-8.
 #[must_use]
 pub fn media_type(content_type: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(content_type).ok()?.to_ascii_lowercase();
+    let text = core::str::from_utf8(content_type)
+        .ok()?
+        .to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next()?.to_owned();
     let charset = parts.find_map(|part| part.strip_prefix("charset="));

@@ -13,7 +13,9 @@
 //! Whatever comes first cuts it short: `ttl + resurrect_ttl` before `2 * ttl`, and the secret's own `exp`
 //! before everything. A ttl of 0, or none, is "for ever fresh", as Kong documents it.
 
-use std::cmp::Ordering;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use zeroize::Zeroizing;
 

@@ -3,6 +3,11 @@
 //! those like it are counted and told after a minute, two, four, and then every ten minutes. It writes no
 //! log and reads no clock.
 
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::quoted;
 use crate::time::{Span, Timestamp};
 
 /// After how long a trouble that goes on is told again; doubled each time.
@@ -75,36 +80,11 @@ impl Line {
                 self.0.push('…');
                 break;
             }
-            match c {
-                '"' | '\\' => {
-                    self.0.push('\\');
-                    self.0.push(c);
-                }
-                ' '..='~' => self.0.push(c),
-                _ => self.hexadecimal(c),
-            }
+            // A text takes whatever is written to it.
+            let _ = quoted::escape(&mut self.0, c);
         }
         self.0.push('"');
         self
-    }
-
-    /// `\u{20ac}`: what could break a line, or turn the direction of writing, shows as what it is.
-    fn hexadecimal(&mut self, c: char) {
-        self.0.push_str("\\u{");
-        let code = u32::from(c);
-        let mut shift = 28;
-        // Without leading zeros, but not without a digit.
-        while shift > 0 && code >> shift == 0 {
-            shift -= 4;
-        }
-        loop {
-            self.0.extend(char::from_digit(code >> shift & 15, 16));
-            if shift == 0 {
-                break;
-            }
-            shift -= 4;
-        }
-        self.0.push('}');
     }
 
     /// The line.

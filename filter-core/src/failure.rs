@@ -1,6 +1,8 @@
 //! Every way in which a secret can fail to arrive: one class for clients and counters, one line for the
 //! log. Neither ever holds a value.
 
+use alloc::string::String;
+
 use crate::time::Span;
 
 /// Why there is no value, in the words that clients and metrics see.

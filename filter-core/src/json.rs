@@ -4,8 +4,10 @@
 //! Numbers stay text, and nothing is built of what nobody asks for: readers that make a value of
 //! everything are a tenth of the filter's size.
 
-use std::borrow::Cow;
-use std::fmt;
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use hifijson::str::LexAlloc as _;
 use hifijson::token::Lex as _;
@@ -91,7 +93,7 @@ impl<'a> Json<'a> {
                 why,
             }
         };
-        let text = std::str::from_utf8(text).map_err(|error| {
+        let text = core::str::from_utf8(text).map_err(|error| {
             let left = text.len() - error.valid_up_to();
             failed(left, hifijson::str::Error::Utf8(error).into())
         })?;
@@ -228,7 +230,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// When it is anything else.
     pub fn read(text: &'a [u8]) -> Result<Self, Malformed> {
-        let text = std::str::from_utf8(text).map_err(|_| Malformed)?;
+        let text = core::str::from_utf8(text).map_err(|_| Malformed)?;
         let mut members = Vec::new();
         let read =
             SliceLexer::new(text.as_bytes()).exactly_one(SliceLexer::ws_peek, |first, lexer| {

@@ -4,6 +4,10 @@
 //! A series is named `METRIC.LABEL.VALUE.LABEL.VALUE`, in letters, digits and underscores: a name that
 //! is one in Prometheus too where nobody takes the labels out of it.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::azure::forms::Collection;
 use crate::azure::http::{Answer, CallFailure};
 use crate::azure::identity::{Credential, Identity, Managed, Proof, Step};
@@ -460,13 +464,13 @@ impl Metrics {
 
     /// What was counted, which is then forgotten here. Nothing that is zero.
     pub fn take(&mut self) -> Vec<(Series, u64)> {
-        let served = std::mem::take(&mut self.served);
+        let served = core::mem::take(&mut self.served);
         if served > 0 {
             for vault in self.operators.clone() {
                 self.add(Series::References(Source::Local, vault), served);
             }
         }
-        let counters = std::mem::take(&mut self.counters);
+        let counters = core::mem::take(&mut self.counters);
         let moved = counters.into_iter();
         moved
             .filter_map(|(series, n)| Some((series, u64::try_from(n).ok().filter(|n| *n > 0)?)))
@@ -475,7 +479,7 @@ impl Metrics {
 
     /// How long requests waited, which is then forgotten here.
     pub fn take_delays(&mut self) -> Vec<Span> {
-        std::mem::take(&mut self.delays)
+        core::mem::take(&mut self.delays)
     }
 
     /// Counters that are shown from the start, so that their first step is seen as one.

@@ -1,6 +1,8 @@
 //! What may be written where: which headers the filter may touch, and which values a header can hold. It
 //! knows HTTP's rules (RFC 9110) and nothing of references.
 
+use alloc::vec::Vec;
+
 use crate::azure::http::push_encoded;
 
 /// Headers that are never a target: they say who is asked, or where a message ends. A wrong one of these
@@ -76,7 +78,7 @@ impl Encoding {
 /// JSON is Unicode: other bytes have no way of being written.
 fn push_json(out: &mut Vec<u8>, value: &[u8]) -> bool {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    if std::str::from_utf8(value).is_err() {
+    if core::str::from_utf8(value).is_err() {
         return false;
     }
     for &byte in value {

@@ -1,7 +1,12 @@
 //! Which references from the traffic may be resolved, and in which headers. It decides by names alone:
 //! whether the secret exists is somebody else's question.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::body::{self, Kind};
+use crate::quoted::Quoted;
 
 /// A list of patterns in which `*` stands for any run of characters within one part.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +119,8 @@ impl Allowed {
         let key = parts.next();
         if vault.is_empty() || secret.is_empty() || key.is_some_and(str::is_empty) {
             return Err(format!(
-                "must be `*`, `VAULT/NAME` or `VAULT/NAME/KEY` (`*` may stand in each part), not {text:?}"
+                "must be `*`, `VAULT/NAME` or `VAULT/NAME/KEY` (`*` may stand in each part), not {text}",
+                text = Quoted(text)
             ));
         }
         Ok(Self {

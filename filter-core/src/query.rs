@@ -1,7 +1,8 @@
 //! Names and values joined by `&`, as queries and form bodies have them (WHATWG URL,
 //! `application/x-www-form-urlencoded`). It knows nothing of references.
 
-use std::borrow::Cow;
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
 
 use crate::azure::http::push_encoded;
 

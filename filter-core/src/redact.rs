@@ -1,6 +1,8 @@
 //! Masks secret values that an upstream sends back, in whole texts and in streams whose pieces end
 //! anywhere. A mask is as long as what it covers, so that no length changes.
 
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use crate::azure::http::push_encoded;

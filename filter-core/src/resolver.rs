@@ -11,8 +11,11 @@
 
 mod flights;
 
-use std::fmt::Write as _;
-use std::rc::Rc;
+use alloc::borrow::ToOwned;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write as _;
 
 use crate::azure::forms;
 use crate::azure::http::{Answer, HttpRequest};
@@ -859,7 +862,7 @@ impl Resolver {
                 put_sealed(now, sealer, &name, &pack_token(&name, &token));
                 *slot = TokenSlot {
                     token: Some(token),
-                    progress: std::mem::take(&mut slot.progress),
+                    progress: core::mem::take(&mut slot.progress),
                     ..TokenSlot::default()
                 };
                 release_lease(lane, &lease_name(&name), now);
@@ -1025,7 +1028,7 @@ impl Resolver {
         let (Some(identity), Some(flight)) = (identity, flight) else {
             return;
         };
-        if std::mem::replace(&mut flight.renewed_token, true) {
+        if core::mem::replace(&mut flight.renewed_token, true) {
             return self.secret_failed(lane, at, failure, now, todo);
         }
         if let Some(slot) = self.tokens.get_mut(identity) {

@@ -2,6 +2,9 @@
 //! 8452), which stays safe when a nonce comes twice, since WasmX's random numbers can be foretold. The key
 //! comes from the identity's credential, which every worker has and no other filter.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use aes_gcm_siv::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use hkdf::Hkdf;

@@ -1,8 +1,9 @@
 //! Values that must not be seen: secrets, tokens, client secrets. It knows nothing of where they come
 //! from or where they go; it only keeps them out of print and wipes them.
 
-use std::fmt;
-use std::rc::Rc;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::fmt;
 
 use zeroize::Zeroizing;
 

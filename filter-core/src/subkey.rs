@@ -5,10 +5,12 @@
 //! we, with the same result; beyond, numbers and booleans come as they are written in the JSON, and more
 //! keys lead into nested objects.
 
-use std::borrow::Cow;
-use std::fmt;
+use alloc::borrow::Cow;
+use alloc::string::String;
+use core::fmt;
 
 use crate::json::{Json, Kind, Object};
+use crate::quoted::Quoted;
 
 /// Why there is nothing at a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +27,12 @@ impl fmt::Display for SubkeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnObject => f.write_str("the secret is not a JSON object"),
-            Self::Missing(key) => write!(f, "the secret has no key {key:?}"),
-            Self::NotText(key) => write!(f, "the secret has no text, number or boolean at {key:?}"),
+            Self::Missing(key) => write!(f, "the secret has no key {key}", key = Quoted(key)),
+            Self::NotText(key) => write!(
+                f,
+                "the secret has no text, number or boolean at {key}",
+                key = Quoted(key)
+            ),
         }
     }
 }

@@ -5,6 +5,8 @@
 //! `{vault://` literally where references are resolved, put a backslash before it, `\{vault://…}`: the
 //! backslash is taken away and what follows up to the next `}` stays as it is.
 
+use alloc::vec::Vec;
+
 use memchr::{memchr, memchr_iter};
 
 use crate::reference::{Part as ReferencePart, Reference, ReferenceError};
@@ -68,7 +70,7 @@ impl Template {
                 _ => {
                     literal.extend_from_slice(before);
                     if !literal.is_empty() {
-                        parts.push(Part::Literal(std::mem::take(&mut literal)));
+                        parts.push(Part::Literal(core::mem::take(&mut literal)));
                     }
                     parts.push(Part::Reference {
                         text: reference.to_vec(),
@@ -106,7 +108,7 @@ fn next_reference(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 fn read(reference: &[u8]) -> Result<Reference, ReferenceError> {
-    match std::str::from_utf8(reference) {
+    match core::str::from_utf8(reference) {
         Ok(text) => Reference::parse(text),
         Err(_) => Err(ReferenceError::not_text(ReferencePart::Whole)),
     }

@@ -1,7 +1,8 @@
 //! Points in time and spans, both in whole milliseconds. It has no clock: the time is always handed in,
 //! so that tests can run years in a moment.
 
-use std::ops::{Add, Sub};
+use alloc::string::{String, ToString};
+use core::ops::{Add, Sub};
 
 /// Milliseconds since the Unix epoch, as the host's clock gives them (WasmX steps in milliseconds).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,7 @@ impl Span {
         reason = "float to integer casts saturate, and NaN becomes 0: both are meant"
     )]
     pub fn from_seconds(seconds: f64) -> Self {
-        Self((seconds * 1000.0).round() as u64)
+        Self((seconds * 1000.0 + 0.5) as u64)
     }
 
     /// Whole seconds, rounded up: what `Retry-After` wants.

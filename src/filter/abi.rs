@@ -8,7 +8,9 @@
 //! which costs more than the rest of a request without references; and it exports every callback, each of
 //! which the host then calls.
 
-use std::cell::RefCell;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use zeroize::Zeroizing;
 
@@ -20,6 +22,9 @@ use super::vm::{Flow, Vm};
 use crate::time::{Span, Timestamp};
 
 const OK: u32 = 0;
+/// `proxy_log_level_t`: what the filter itself never says.
+#[cfg(not(feature = "pkcs12"))]
+const CRITICAL: u32 = 5;
 /// `proxy_send_local_response`: "no gRPC status".
 const NO_GRPC_STATUS: i32 = -1;
 /// No request has this id. Envoy refuses to focus on it; WasmX ignores the argument and says OK, which
@@ -125,6 +130,28 @@ unsafe extern "C" {
     fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
 }
 
+// For `memcmp`, which the compiler calls; the standard library would bring it.
+#[link(name = "c")]
+unsafe extern "C" {}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn environ_sizes_get(count: *mut usize, size: *mut usize) -> u32;
+    fn environ_get(variables: *mut *mut u8, text: *mut u8) -> u32;
+}
+
+/// The environment: `NAME=value`, each with a NUL behind it.
+fn environment() -> Option<Zeroizing<Vec<u8>>> {
+    let (mut count, mut size) = (0, 0);
+    // SAFETY: the host writes two numbers.
+    checked(unsafe { environ_sizes_get(&raw mut count, &raw mut size) }).ok()?;
+    let mut variables = vec![core::ptr::null_mut(); count];
+    let mut text = Zeroizing::new(vec![0; size]);
+    // SAFETY: the host writes as many addresses and bytes as it said: an environment does not change.
+    checked(unsafe { environ_get(variables.as_mut_ptr(), text.as_mut_ptr()) }).ok()?;
+    Some(text)
+}
+
 /// The host that this VM runs in.
 pub(super) struct ProxyWasmHost {
     dialect: Dialect,
@@ -159,7 +186,7 @@ fn taken(
 }
 
 fn taken_plain(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, Refused> {
-    let mut data: *mut u8 = std::ptr::null_mut();
+    let mut data: *mut u8 = core::ptr::null_mut();
     let mut size = 0;
     checked(call(&raw mut data, &raw mut size))?;
     if data.is_null() || size == 0 {
@@ -184,6 +211,16 @@ impl Host for ProxyWasmHost {
 
     fn random(&self) -> u64 {
         getrandom::u64().unwrap_or(0)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        let environment = environment()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value = variables.find_map(|variable| {
+            let value = variable.strip_prefix(name.as_bytes())?;
+            value.strip_prefix(b"=")
+        })?;
+        String::from_utf8(value.to_vec()).ok()
     }
 
     fn log(&self, level: Level, message: &str) {
@@ -281,7 +318,7 @@ impl Host for ProxyWasmHost {
                 headers.len(),
                 call.body.as_ptr(),
                 call.body.len(),
-                std::ptr::null(),
+                core::ptr::null(),
                 0,
                 timeout,
                 &raw mut token,
@@ -308,7 +345,7 @@ impl Host for ProxyWasmHost {
         checked(unsafe {
             proxy_send_local_response(
                 status,
-                std::ptr::null(),
+                core::ptr::null(),
                 0,
                 body.as_ptr(),
                 body.len(),
@@ -375,17 +412,40 @@ impl Host for ProxyWasmHost {
     }
 }
 
-thread_local! {
-    static VM: RefCell<Option<Vm<ProxyWasmHost>>> = const { RefCell::new(None) };
+/// What the one thread of a VM has.
+struct OneThread<T>(T);
+
+// SAFETY: a Proxy-Wasm VM has one thread; the hosts give each of theirs a VM of its own.
+unsafe impl<T> Sync for OneThread<T> {}
+
+static VM: OneThread<RefCell<Option<Vm<ProxyWasmHost>>>> = OneThread(RefCell::new(None));
+
+/// No request, configuration or answer leads here; if one does all the same, this says where.
+#[cfg(not(feature = "pkcs12"))]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    if let Some(at) = info.location() {
+        let file = at.file();
+        // SAFETY: the host reads the text during the call only.
+        unsafe { proxy_log(CRITICAL, file.as_ptr(), file.len()) };
+    }
+    core::arch::wasm32::unreachable()
 }
 
 /// Runs `act` on this VM's state. The host never calls back into the filter while the filter calls it
 /// (memory allocation apart, which touches no state), so `otherwise` is for a host that breaks that rule.
 fn with_vm<R>(otherwise: R, act: impl FnOnce(&mut Vm<ProxyWasmHost>) -> R) -> R {
-    VM.with(|cell| match cell.try_borrow_mut() {
-        Ok(mut vm) => act(vm.get_or_insert_with(|| Vm::new(ProxyWasmHost::detect()))),
+    match VM.0.try_borrow_mut() {
+        Ok(mut vm) => act(vm.get_or_insert_with(new_vm)),
         Err(_) => otherwise,
-    })
+    }
+}
+
+/// Once in its life: not to be compiled into each callback.
+#[cold]
+#[inline(never)]
+fn new_vm() -> Vm<ProxyWasmHost> {
+    Vm::new(ProxyWasmHost::detect())
 }
 
 const fn flow(flow: Flow) -> u32 {
@@ -415,10 +475,10 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
     let mut block = Vec::new();
     // A host that asks for more than there is gets a null pointer, not an abort.
     if size == 0 || block.try_reserve_exact(size).is_err() {
-        return std::ptr::null_mut();
+        return core::ptr::null_mut();
     }
     let data = block.as_mut_ptr();
-    std::mem::forget(block);
+    core::mem::forget(block);
     data
 }
 

@@ -1,6 +1,9 @@
 //! The answer to a call, read the way each host shows it, and made one and the same for what is above.
 //! What the hosts do here was measured.
 
+use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
+
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Host, Map};
 use crate::azure::http::{Answer, CallFailure, Response};
@@ -52,7 +55,7 @@ fn read_wasmx(host: &impl Host, body_size: usize) -> Answer {
 
 fn read_response(host: &impl Host, body_size: usize) -> Option<Response> {
     let status = host.header(Map::CallAnswer, ":status")?;
-    let status = std::str::from_utf8(&status).ok()?.parse().ok()?;
+    let status = core::str::from_utf8(&status).ok()?.parse().ok()?;
     let bytes = host.header_map(Map::CallAnswer).unwrap_or_default();
     let headers = HeaderMap::new(&bytes);
     let body = if body_size == 0 {

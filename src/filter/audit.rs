@@ -1,6 +1,8 @@
 //! Who used which secret: a line for each reference in a client's request, where the operator asks for it
 //! (`audit`). It reads the request and writes the log, and changes neither.
 
+use alloc::string::String;
+
 use super::host::{Host, Level, Map};
 use super::place::Place;
 use super::reply;

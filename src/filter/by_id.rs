@@ -1,6 +1,7 @@
 //! What belongs to the host's numbers of contexts and calls. It knows nothing of either.
 
-use std::collections::VecDeque;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 
 /// Values by number, in the order of the numbers. The host counts up, so that a new one goes to the end
 /// nearly always, and the oldest ones leave first. A hash table for each of the few kinds of values would be
@@ -19,10 +20,21 @@ impl<T> ById<T> {
         self.0.is_empty()
     }
 
+    #[inline]
     fn place_of(&self, id: u32) -> Result<usize, usize> {
+        // Nearly always, and on every request.
+        if self.0.is_empty() {
+            return Err(0);
+        }
+        self.search(id)
+    }
+
+    #[inline(never)]
+    fn search(&self, id: u32) -> Result<usize, usize> {
         self.0.binary_search_by_key(&id, |(id, _)| *id)
     }
 
+    #[inline]
     pub(super) fn get(&self, id: u32) -> Option<&T> {
         let at = self.place_of(id).ok()?;
         self.0.get(at).map(|(_, value)| &**value)

@@ -1,9 +1,12 @@
 //! One configured filter in one VM (a root context): its requests, those that are parked, and the calls
 //! it makes. It carries out what [`place`] and the resolver decide.
 
-use std::cell::OnceCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::OnceCell;
 
 use zeroize::Zeroizing;
 
@@ -160,7 +163,7 @@ impl Gateway {
     /// Reads the configuration. Whether the host may go on with it.
     pub(super) fn configure(&mut self, host: &impl Host) -> bool {
         let bytes = host.buffer(Buffer::Configuration).unwrap_or_default();
-        match Config::parse(&bytes, &|name| std::env::var(name).ok()) {
+        match Config::parse(&bytes, &|name| host.variable(name)) {
             Ok(config) => {
                 *self = Self::Ready(Box::new(Ready::new(config, host)));
                 true
@@ -184,6 +187,7 @@ impl Gateway {
         }
     }
 
+    #[inline]
     pub(super) fn request_headers(
         &mut self,
         root: u32,
@@ -218,6 +222,7 @@ impl Gateway {
         }
     }
 
+    #[inline]
     pub(super) fn response_headers(
         &mut self,
         root: u32,
@@ -275,6 +280,7 @@ impl Gateway {
     }
 
     /// The request's context is gone.
+    #[inline]
     pub(super) fn forget(&mut self, context: u32) {
         if let Self::Ready(ready) = self {
             // Most requests leave nothing behind, and a hash costs more than the question.
@@ -784,7 +790,7 @@ impl Ready {
         stream.collected.extend_from_slice(&piece);
         if stream.collected.len() > self.config.limits.body_bytes {
             // Too long to be held: it goes on as it is.
-            let all = std::mem::take(&mut stream.collected);
+            let all = core::mem::take(&mut stream.collected);
             stream.response_body = None;
             let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
             let left = denial(Reason::BodyTooLarge, b"a response");
@@ -795,7 +801,7 @@ impl Ready {
             let _ = host.set_buffer(Buffer::ResponseBody, size, b"");
             return Flow::Continue;
         }
-        let all = std::mem::take(&mut stream.collected);
+        let all = core::mem::take(&mut stream.collected);
         let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
         let allow = &self.config.response.allow;
         let Some(place) = place::in_body(&self.config, allow, kind, &all) else {

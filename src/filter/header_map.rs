@@ -6,7 +6,8 @@
 //! The SDK turns this into two `Vec`s for each header, which costs more than all else that a filter does
 //! to a request without references, so it is read where it lies.
 
-use std::slice::Iter;
+use alloc::vec::Vec;
+use core::slice::Iter;
 
 /// A serialized header map, as it came from the host.
 #[derive(Clone, Copy)]
@@ -15,12 +16,14 @@ pub struct HeaderMap<'a>(&'a [u8]);
 impl<'a> HeaderMap<'a> {
     /// Wraps the host's bytes. Nothing is checked here: what is cut short simply has fewer headers.
     #[must_use]
+    #[inline]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
     /// All pairs in their order.
     #[must_use]
+    #[inline]
     pub fn iter(self) -> Pairs<'a> {
         self.pairs().unwrap_or_else(|| Pairs {
             lengths: [].iter(),
@@ -28,6 +31,7 @@ impl<'a> HeaderMap<'a> {
         })
     }
 
+    #[inline]
     fn pairs(self) -> Option<Pairs<'a>> {
         let (count, rest) = self.0.split_first_chunk::<4>()?;
         let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
@@ -71,6 +75,7 @@ impl<'a> HeaderMap<'a> {
 
     /// Where `find` finds something first: it searches the map as one text, which is faster than value by
     /// value. No text that it looks for may hold a NUL byte.
+    #[inline]
     pub fn find(self, find: impl Fn(&[u8]) -> Option<usize>) -> Option<Hit<'a>> {
         let at = find(self.pairs()?.data)?;
         Some(Hit { map: self, at })
@@ -81,7 +86,7 @@ impl<'a> HeaderMap<'a> {
     pub fn text(self, name: &str) -> Option<&'a str> {
         self.all(name)
             .next()
-            .and_then(|v| std::str::from_utf8(v).ok())
+            .and_then(|v| core::str::from_utf8(v).ok())
     }
 }
 
@@ -107,7 +112,7 @@ impl<'a> Hit<'a> {
     {
         let mut pairs = self.map.iter();
         let mut first = Some(self.at);
-        std::iter::from_fn(move || {
+        core::iter::from_fn(move || {
             loop {
                 let at = match first.take() {
                     Some(at) => at,
@@ -134,6 +139,7 @@ pub struct Pairs<'a> {
 
 impl Pairs<'_> {
     /// Leaves out the pairs that end before this place in what is left; how many bytes these were.
+    #[inline]
     fn skip_to(&mut self, at: usize) -> usize {
         let mut skipped = 0_usize;
         for &lengths in self.lengths.as_slice() {
@@ -156,6 +162,7 @@ impl Pairs<'_> {
 impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (name, value) = lengths_of(self.lengths.next()?);
         let (name, rest) = self.data.split_at_checked(name)?;
@@ -166,6 +173,7 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 /// The lengths of a pair's name and value.
+#[inline]
 fn lengths_of(bytes: &[u8; 8]) -> (usize, usize) {
     let both = u64::from_le_bytes(*bytes);
     ((both & 0xffff_ffff) as usize, (both >> 32) as usize)

@@ -1,7 +1,9 @@
 //! What the filter asks of the gateway that runs it: one trait, so that everything above it runs under
 //! Envoy, under WasmX (Kong) and in tests. It knows neither Azure nor references.
 
-use std::fmt;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use zeroize::Zeroizing;
 
@@ -135,6 +137,8 @@ pub trait Host {
     fn now(&self) -> Timestamp;
     /// 64 random bits: good for jitter and request ids only (WasmX's can be predicted).
     fn random(&self) -> u64;
+    /// A variable of the environment, as far as the host passes it on; `None` for what is not UTF-8.
+    fn variable(&self, name: &str) -> Option<String>;
     /// Writes one line to the host's log.
     fn log(&self, level: Level, message: &str);
     /// Asks for a tick every `period`. WasmX traps on a second call in one VM.

@@ -5,6 +5,8 @@
 //! so a share of a sum is added and taken back (Envoy; WasmX cannot, and shows the worker that wrote
 //! last), and of the least of all workers' values everybody leaves standing what is less than his own.
 
+use alloc::vec::Vec;
+
 use super::host::{Dialect, Host, MetricKind};
 use crate::metrics::{Metrics, Series, Told};
 use crate::time::{Span, Timestamp};

@@ -1,6 +1,10 @@
 //! The places in a message that hold references: which they are, what becomes of each, and what happens
 //! when a value cannot be had. It makes no host call.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::header_map::Hit;
@@ -158,7 +162,7 @@ fn operators(config: &Config, template: &Template, encoding: Encoding, start: Ve
         vec![Piece::Literal(encoded(encoding, &text))]
     });
     Field {
-        pieces: std::iter::once(Piece::Literal(start))
+        pieces: core::iter::once(Piece::Literal(start))
             .chain(found)
             .collect(),
         instead: None,
@@ -359,7 +363,7 @@ fn parameter_field(
     let pieces = match found {
         Some(found) => {
             let start = Piece::Literal(parameter.raw_start().to_vec());
-            std::iter::once(start).chain(found).collect()
+            core::iter::once(start).chain(found).collect()
         }
         None => vec![Piece::Literal(parameter.raw.to_vec())],
     };
@@ -389,7 +393,7 @@ pub(super) fn in_body(config: &Config, allow: &Policy, kind: Kind, text: &[u8]) 
                         return literal(raw);
                     };
                     changes = true;
-                    let quote = || std::iter::once(Piece::Literal(b"\"".to_vec()));
+                    let quote = || core::iter::once(Piece::Literal(b"\"".to_vec()));
                     Field {
                         pieces: quote().chain(found).chain(quote()).collect(),
                         instead: Some(b"null"),

@@ -1,6 +1,9 @@
 //! Headers whose value was put together earlier and holds for a while: nearly every request gets what an
 //! earlier one got. It knows how long a value holds, and not which requests get it.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::host::{Host, Map};

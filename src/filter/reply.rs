@@ -1,6 +1,10 @@
 //! Answers that clients get from here: in Kong's shape, `{"message", "request_id"}`, with the reason's
 //! class and the reference; to a gRPC client, a gRPC status. Nothing of what Azure said is in them.
 
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::host::{Dialect, Host, Map};

@@ -2,6 +2,8 @@
 //! text again is not read again, and gets the value that was put together for the last one. It knows
 //! neither values nor time: what is kept depends on the header and the configuration alone.
 
+use alloc::vec::Vec;
+
 use super::place::Place;
 use super::prepared::PreparedHeader;
 use crate::time::Timestamp;
@@ -37,6 +39,7 @@ pub(super) enum Known<'a> {
 impl Seen {
     /// What was found earlier in this header. The name counts as it was sent, with its case: the place
     /// writes it again.
+    #[inline]
     pub(super) fn known(&mut self, name: &[u8], value: &[u8]) -> Known<'_> {
         let Ok(at) = self.place_of(name, value) else {
             return Known::No;
@@ -49,10 +52,12 @@ impl Seen {
     }
 
     /// The header of this number.
+    #[inline]
     pub(super) fn get(&self, at: usize) -> Option<&PreparedHeader> {
         self.0.get(at).and_then(|found| found.header.as_ref())
     }
 
+    #[inline]
     fn place_of(&self, name: &[u8], value: &[u8]) -> Result<usize, usize> {
         let sum = checksum(value);
         self.0.binary_search_by(|found| {
@@ -103,6 +108,7 @@ impl Seen {
 }
 
 /// A number for a text, made of eight bytes at a time.
+#[inline]
 fn checksum(text: &[u8]) -> u64 {
     let (words, rest) = text.as_chunks::<8>();
     let mix = |sum: u64, word: u64| {
@@ -118,6 +124,7 @@ fn checksum(text: &[u8]) -> u64 {
 }
 
 /// Equality, which the Wasm toolchain's library finds out byte by byte.
+#[inline]
 fn same(one: &[u8], other: &[u8]) -> bool {
     let ((words, rest), (others, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     words.len() == others.len()

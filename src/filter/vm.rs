@@ -1,6 +1,8 @@
 //! One VM: the contexts that the host made, and which of them an event is for. It decides nothing about
 //! requests.
 
+use alloc::vec::Vec;
+
 use super::answer;
 use super::by_id::ById;
 use super::gateway::{Gateway, PendingCalls};
@@ -38,6 +40,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// `proxy_on_context_create`: a parent of 0 makes it a root context.
+    #[inline]
     pub fn create_context(&mut self, context: u32, parent: u32) {
         if parent == 0 {
             self.add(context);
@@ -69,6 +72,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// `proxy_on_request_headers`; `end` when no body follows, as far as the host knows.
+    #[inline]
     pub fn request_headers(&mut self, context: u32, end: bool) -> Flow {
         let root = self.root_of(context);
         match gateway(&mut self.roots, root) {
@@ -92,6 +96,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// `proxy_on_response_headers`
+    #[inline]
     pub fn response_headers(&mut self, context: u32) -> Flow {
         let root = self.root_of(context);
         gateway(&mut self.roots, root).map_or(Flow::Continue, |gateway| {
@@ -107,6 +112,7 @@ impl<H: Host> Vm<H> {
         })
     }
 
+    #[inline]
     fn root_of(&self, context: u32) -> u32 {
         let only = || self.roots.first().map_or(0, |(root, _)| *root);
         self.parents.get(context).copied().unwrap_or_else(only)
@@ -124,6 +130,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// `proxy_on_delete`
+    #[inline]
     pub fn delete_context(&mut self, context: u32) {
         if let Some(at) = self.roots.iter().position(|(root, _)| *root == context) {
             self.roots.remove(at).1.retire(&self.host);
@@ -148,6 +155,7 @@ impl<H: Host> Vm<H> {
 }
 
 /// The gateway of a root context.
+#[inline]
 fn gateway(roots: &mut [(u32, Gateway)], root: u32) -> Option<&mut Gateway> {
     let found = roots.iter_mut().find(|(known, _)| *known == root);
     found.map(|(_, gateway)| gateway)

@@ -1,6 +1,9 @@
 //! The 401 of a vault: which tenant it belongs to and for which resource it wants a token
 //! (`WWW-Authenticate`, RFC 9110, section 11.6.1, as Key Vault fills it in). It sends nothing.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+
 /// A vault's challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {

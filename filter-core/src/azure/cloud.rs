@@ -2,6 +2,8 @@
 //! (<https://learn.microsoft.com/azure/key-vault/general/about-keys-secrets-certificates>,
 //! <https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud>).
 
+use alloc::string::String;
+
 use super::challenge::is_within;
 
 /// A cloud with everything that goes with it.

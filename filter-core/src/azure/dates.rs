@@ -10,8 +10,8 @@ const MONTHS: [&str; 12] = [
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, the form that all servers have to send.
 #[must_use]
 pub fn http_date(text: &str) -> Option<Timestamp> {
-    let (_, rest) = text.trim().split_once(", ")?;
-    let mut parts = rest.split(' ');
+    let (_, rest) = text.trim().split_once(',')?;
+    let mut parts = rest.strip_prefix(' ')?.split(' ');
     let day = parts.next()?.parse().ok()?;
     let month = parts.next()?;
     let month = 1 + MONTHS.iter().position(|name| *name == month)?;

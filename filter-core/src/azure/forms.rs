@@ -1,6 +1,10 @@
 //! The forms in which references ask for certificates and keys: PEM, DER, JWK, PKCS#12, made from what
 //! Key Vault gives. It knows no requests and no caches.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use memchr::memmem;
 use zeroize::Zeroizing;
 
 use crate::base64;
@@ -124,19 +128,16 @@ fn is_pem(text: &[u8]) -> bool {
 
 /// The block with the private key in a PEM file (RFC 7468), as it stands there.
 fn private_key_in(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let text = std::str::from_utf8(text).ok()?;
     for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
-        let (begin, end) = (
-            format!("-----BEGIN {label}-----"),
-            format!("-----END {label}-----"),
-        );
-        let block = text
-            .split_once(&begin)
-            .and_then(|(_, rest)| rest.split_once(&end));
-        if let Some((inside, _)) = block {
-            return Some(Zeroizing::new(
-                format!("{begin}{inside}{end}\n").into_bytes(),
-            ));
+        let begin = format!("-----BEGIN {label}-----");
+        let end = format!("-----END {label}-----");
+        let from = memmem::find(text, begin.as_bytes()).and_then(|at| text.get(at..));
+        let block = from.and_then(|from| {
+            let length = memmem::find(from, end.as_bytes())? + end.len();
+            from.get(..length)
+        });
+        if let Some(block) = block {
+            return Some(Zeroizing::new([block, b"\n"].concat()));
         }
     }
     None
@@ -181,7 +182,8 @@ fn public_key(jwk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let jwk = Object::read(jwk).ok()?;
     let text = |name| jwk.text(name).ok().flatten();
     let bytes = |name| base64::decode(text(name)?.as_bytes());
-    let (algorithm, key) = match text("kty")?.trim_end_matches("-HSM") {
+    let kind = text("kty")?;
+    let (algorithm, key) = match kind.strip_suffix("-HSM").unwrap_or(&kind) {
         "RSA" => {
             let numbers = [integer(&bytes("n")?), integer(&bytes("e")?)].concat();
             (RSA.to_vec(), der(0x30, &numbers))

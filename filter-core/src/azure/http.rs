@@ -1,5 +1,8 @@
 //! An HTTP request and its answer as values, between Azure's protocols and the host that makes the call.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::dates;

@@ -1,6 +1,9 @@
 //! Key Vault's data plane, as far as it is read: `GET {vault}/secrets/{name}[/{version}]`, and the same
 //! for `certificates` and `keys` (<https://learn.microsoft.com/rest/api/keyvault/>). It knows no cache.
 
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+
 use zeroize::Zeroizing;
 
 use super::challenge::Challenge;

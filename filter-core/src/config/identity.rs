@@ -1,6 +1,10 @@
 //! Which identity a vault's settings describe, and which cloud it is in. What cannot work in a sandbox is
 //! refused here with the reason. It asks nobody.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::reader::Fields;
 use super::uri::{HttpUrl, HttpsUri};
 use super::{SecretValue, Settings};
@@ -11,6 +15,7 @@ use crate::azure::identity::assertion::ClientCertificate;
 use crate::azure::identity::{
     App, Credential, Identity, Managed, Proof, Service, Tenant, UserAssigned,
 };
+use crate::quoted::Quoted;
 
 const IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 
@@ -105,9 +110,9 @@ fn chosen(fields: &mut Fields<'_>) -> Chosen {
     };
     let words = CHOICES.map(|(word, _)| word).join(", ");
     let message = if why.is_empty() {
-        format!("must be one of {words}, not {word:?}")
+        format!("must be one of {words}, not {word}", word = Quoted(&word))
     } else {
-        format!("{word:?} {why}")
+        format!("{word} {why}", word = Quoted(&word))
     };
     fields.problem("identity", message);
     Chosen::Wrong
@@ -166,28 +171,25 @@ impl Given {
             .iter()
             .find(|(_, c)| *c == choice)
             .map_or("", |(n, _)| n);
-        for (field, given, fits) in [
-            ("managed_identity_source", self.source.is_some(), managed),
-            (
-                "managed_identity_endpoint",
-                self.endpoint.is_some(),
-                managed,
-            ),
-            ("object_id", self.object_id.is_some(), managed),
-            ("resource_id", self.resource_id.is_some(), managed),
-            (
-                "federated_token_cluster",
-                self.token_cluster.is_some(),
-                workload,
-            ),
-        ] {
+        let look_at = |field: &str, given: bool, fits: bool| {
             if given && !fits {
-                settings.fields.problem(
-                    field,
-                    format!("means nothing with identity {name}; leave it out"),
-                );
+                let message = format!("means nothing with identity {name}; leave it out");
+                settings.fields.problem(field, message);
             }
-        }
+        };
+        look_at("managed_identity_source", self.source.is_some(), managed);
+        look_at(
+            "managed_identity_endpoint",
+            self.endpoint.is_some(),
+            managed,
+        );
+        look_at("object_id", self.object_id.is_some(), managed);
+        look_at("resource_id", self.resource_id.is_some(), managed);
+        look_at(
+            "federated_token_cluster",
+            self.token_cluster.is_some(),
+            workload,
+        );
     }
 }
 
@@ -319,20 +321,21 @@ fn custom(
     if !is_within(host, &suffix) {
         settings.fields.problem(
             "vault_uri",
-            format!("has the host {host}, which is not within dns_suffix {suffix:?}"),
+            format!(
+                "has the host {host}, which is not within dns_suffix {suffix}",
+                suffix = Quoted(&suffix)
+            ),
         );
         return None;
     }
     let scope = scope.unwrap_or_else(|| cloud::scope("vault.azure.net"));
-    if !(scope.starts_with("https://") && scope.ends_with("/.default")) {
+    let resource = scope.strip_prefix("https://");
+    let Some(resource) = resource.and_then(|rest| rest.strip_suffix("/.default")) else {
         settings
             .fields
             .problem("scope", "must be like https://vault.azure.net/.default");
         return None;
-    }
-    let resource = scope
-        .trim_start_matches("https://")
-        .trim_end_matches("/.default");
+    };
     Some(Place {
         check_resource: is_within(host, resource),
         authority: authority.or_else(|| HttpsUri::parse("https://login.microsoftonline.com").ok()),
@@ -415,8 +418,7 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
                 missing("client_certificate", "CLIENT_CERTIFICATE");
                 return None;
             };
-            // Environments without line breaks have them as backslash and n.
-            match ClientCertificate::parse(pem.replace("\\n", "\n").as_bytes()) {
+            match ClientCertificate::parse(pem) {
                 Ok(certificate) => Some(Proof::Certificate(certificate)),
                 Err(why) => {
                     settings.fields.problem("client_certificate", why);

@@ -5,6 +5,10 @@ mod identity;
 mod reader;
 mod uri;
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 pub use reader::Problem;
 pub use uri::{HttpUrl, HttpsUri};
 
@@ -15,6 +19,7 @@ use crate::body::Kind;
 use crate::json::Json;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
+use crate::quoted::Quoted;
 use crate::reference::{Reference, lua_number};
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
@@ -250,7 +255,10 @@ fn read_vaults(
             continue;
         };
         if vaults.iter().any(|(other, _)| *other == prefix) {
-            let message = format!("{prefix:?} is already taken by another vault");
+            let message = format!(
+                "{prefix} is already taken by another vault",
+                prefix = Quoted(&prefix)
+            );
             problems.add(format!("{path}.prefix"), message);
         }
         vaults.push((prefix, vault));
@@ -282,7 +290,10 @@ impl Known {
     fn unknown(&self, prefix: &str) -> String {
         let names: Vec<&str> = self.0.iter().map(|(known, _)| known.as_str()).collect();
         let names = names.join(", ");
-        format!("names the vault {prefix:?}, which is not configured; there are {names}")
+        format!(
+            "names the vault {prefix}, which is not configured; there are {names}",
+            prefix = Quoted(prefix)
+        )
     }
 
     /// Why this reference cannot be resolved whatever the vault answers.
@@ -296,7 +307,7 @@ impl Known {
             .is_some_and(|v| v.kind.locate(&reference.keys).is_none());
         refused.then(|| {
             let keys = reference.keys.join("/");
-            format!("asks for {keys:?}, which certificates do not have; they have certificate, der, private_key and pkcs12")
+            format!("asks for {keys}, which certificates do not have; they have certificate, der, private_key and pkcs12", keys = Quoted(&keys))
         })
     }
 }
@@ -405,7 +416,10 @@ impl Settings<'_, '_> {
             Some("certificates") => ObjectKind::Certificates,
             Some("keys") => ObjectKind::Keys,
             Some(other) => {
-                let message = format!("must be secrets, certificates or keys, not {other:?}");
+                let message = format!(
+                    "must be secrets, certificates or keys, not {other}",
+                    other = Quoted(other)
+                );
                 self.fields.problem("type", message);
                 ObjectKind::Secrets
             }
@@ -628,7 +642,9 @@ fn read_resolve(resolve: &mut Fields<'_>, known: &Known, problems: &Problems, ru
         .enumerate()
     {
         match Allowed::parse(text) {
-            Ok(pattern) if pattern.vault().contains('*') || known.has(pattern.vault()) => {
+            Ok(pattern)
+                if pattern.vault().bytes().any(|b| b == b'*') || known.has(pattern.vault()) =>
+            {
                 allowed.push(pattern);
             }
             Ok(pattern) => problems.add(format!("{path}[{index}]"), known.unknown(pattern.vault())),
@@ -645,8 +661,9 @@ fn read_media_types(resolve: &mut Fields<'_>, problems: &Problems) -> MediaTypes
     for (index, media_type) in types.iter().enumerate() {
         if Kind::of(&media_type.to_ascii_lowercase()).is_none() {
             let message = format!(
-                "must be application/json, application/x-www-form-urlencoded, text/plain or a +json type, not {media_type:?}: \
-                 of others it is not known how a value has to be written"
+                "must be application/json, application/x-www-form-urlencoded, text/plain or a +json type, not {media_type}: \
+                 of others it is not known how a value has to be written",
+                media_type = Quoted(media_type)
             );
             problems.add(format!("{path}[{index}]"), message);
         }

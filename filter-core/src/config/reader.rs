@@ -1,10 +1,14 @@
 //! Reads JSON objects field by field and collects every problem with its path, so that a user sees all
 //! errors at once. It knows JSON and nothing of vaults.
 
-use std::cell::RefCell;
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
 
 use crate::json::{Json, Kind, Object};
+use crate::quoted::Quoted;
 use crate::reference::lua_number;
 
 /// One thing that is wrong in a configuration. Never holds a secret: values are quoted only where the
@@ -139,16 +143,21 @@ impl<'p> Fields<'p> {
         name: &'static str,
         choices: &[(&str, T)],
     ) -> Option<T> {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let at = self.one_of(name, &words)?;
+        choices.get(at).map(|(_, choice)| *choice)
+    }
+
+    /// Which of these words it is.
+    fn one_of(&mut self, name: &'static str, words: &[&str]) -> Option<usize> {
         let text = self.text(name)?;
-        let found = choices.iter().find(|(word, _)| *word == text);
+        let found = words.iter().position(|word| *word == text);
         if found.is_none() {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            self.problem(
-                name,
-                format!("must be one of {}, not {text:?}", words.join(", ")),
-            );
+            let words = words.join(", ");
+            let text = Quoted(&text);
+            self.problem(name, format!("must be one of {words}, not {text}"));
         }
-        found.map(|(_, choice)| *choice)
+        found
     }
 
     pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
@@ -221,13 +230,39 @@ impl<'p> Fields<'p> {
 fn unknown_field(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
-        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate))
         .min()
         .filter(|(distance, candidate)| *distance * 2 <= candidate.len().max(2));
     match nearest {
         Some((_, candidate)) => format!("is not a known field; did you mean `{candidate}`?"),
         None => format!("is not a known field; known are {}", known.join(", ")),
     }
+}
+
+/// How many bytes have to be changed, put in, left out or exchanged with the next one to make one name the
+/// other: the optimal string alignment distance. The library for it needs the standard library.
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    // The distances of what was read of `one` before, and with the last byte, to each beginning of `other`.
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (i, byte) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, wanted) in other.iter().enumerate() {
+            let at = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX - 1);
+            let put = at(&last, j + 1).min(at(&row, j)) + 1;
+            let change = at(&last, j) + usize::from(byte != wanted);
+            let exchanged =
+                i > 0 && j > 0 && one.get(i - 1) == Some(wanted) && other.get(j - 1) == Some(byte);
+            let exchange = if exchanged {
+                at(&before, j - 1) + 1
+            } else {
+                put
+            };
+            row.push(put.min(change).min(exchange));
+        }
+        before = core::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or_default()
 }
 
 /// What a JSON value is, without showing it: a value that stands in a wrong place may be a secret.
@@ -239,5 +274,18 @@ const fn kind(value: Json<'_>) -> &'static str {
         Kind::Text => "a text",
         Kind::List => "a list",
         Kind::Object => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    proptest::proptest! {
+        #[test]
+        fn distances_are_those_of_strsim(one in "[abc]{0,7}", other in "[abc]{0,7}") {
+            proptest::prop_assert_eq!(
+                super::distance(one.as_bytes(), other.as_bytes()),
+                strsim::osa_distance(&one, &other)
+            );
+        }
     }
 }

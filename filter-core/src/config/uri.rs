@@ -1,8 +1,12 @@
 //! The `https://host[:port]` that vaults and authorities have. It knows no DNS and makes no connection.
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use core::fmt;
 
 use crate::azure::http::Scheme;
+use crate::quoted::Quoted;
+use crate::reference::before;
 
 /// A parsed `https` URI without path, query or user (RFC 3986, the part of it that Azure's endpoints use).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +19,16 @@ impl HttpsUri {
     /// Reads a URI; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("https://").ok_or_else(|| {
-            format!("must start with https:// (a token is sent there), not {text:?}")
+            format!(
+                "must start with https:// (a token is sent there), not {text}",
+                text = Quoted(text)
+            )
         })?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains(['/', '?', '#', '@']) {
             return Err(format!(
-                "must be https://HOST or https://HOST:PORT, not {text:?}"
+                "must be https://HOST or https://HOST:PORT, not {text}",
+                text = Quoted(text)
             ));
         }
         let (host, port) = match authority.rsplit_once(':') {
@@ -28,7 +36,10 @@ impl HttpsUri {
             None => (authority, None),
         };
         if !is_host(host) {
-            return Err(format!("has no valid host name: {text:?}"));
+            return Err(format!(
+                "has no valid host name: {text}",
+                text = Quoted(text)
+            ));
         }
         Ok(Self {
             host: host.to_ascii_lowercase(),
@@ -79,20 +90,31 @@ impl HttpUrl {
         let (scheme, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (Scheme::Https, rest),
             (_, Some(rest)) => (Scheme::Http, rest),
-            _ => return Err(format!("must start with http:// or https://, not {text:?}")),
+            _ => {
+                return Err(format!(
+                    "must start with http:// or https://, not {text}",
+                    text = Quoted(text)
+                ));
+            }
         };
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (authority, path) = before(rest, '/');
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) => (host, Some(parse_port(port, text)?)),
             None => (authority, None),
         };
         if !is_host(host) {
-            return Err(format!("has no valid host name: {text:?}"));
+            return Err(format!(
+                "has no valid host name: {text}",
+                text = Quoted(text)
+            ));
         }
         // WasmX sends the path as it is.
         let plain = |b: u8| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b);
         if !path.bytes().all(plain) {
-            return Err(format!("must have a plain path without a query: {text:?}"));
+            return Err(format!(
+                "must have a plain path without a query: {text}",
+                text = Quoted(text)
+            ));
         }
         let host = host.to_ascii_lowercase();
         Ok(Self {
@@ -123,7 +145,7 @@ impl HttpUrl {
     /// `host:port` with the port always there.
     #[must_use]
     pub fn upstream(&self) -> String {
-        match (self.authority.contains(':'), self.scheme) {
+        match (self.authority.bytes().any(|b| b == b':'), self.scheme) {
             (true, _) => self.authority.clone(),
             (false, Scheme::Http) => format!("{}:80", self.authority),
             (false, Scheme::Https) => format!("{}:443", self.authority),
@@ -147,7 +169,10 @@ fn parse_port(port: &str, text: &str) -> Result<u16, String> {
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
         Ok(number) if digits && number > 0 => Ok(number),
-        _ => Err(format!("has a port that is not from 1 to 65535: {text:?}")),
+        _ => Err(format!(
+            "has a port that is not from 1 to 65535: {text}",
+            text = Quoted(text)
+        )),
     }
 }
 

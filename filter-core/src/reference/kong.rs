@@ -2,7 +2,12 @@
 //! `kong/pdk/vault.lua`, on LuaSocket 3.0-rc1's `url.lua`). It knows nothing of Azure: what Azure can
 //! have is the parent module's business.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::{Part, ReferenceError};
+use crate::quoted::Quoted;
 
 /// A reference as Kong takes it apart. Names are bytes: percent-encoding can spell any.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +72,7 @@ pub fn parse(text: &str) -> Result<KongReference, ReferenceError> {
         );
     };
     let (inner, fragment) = cut(inner, '#');
-    let (authority, path) = inner.split_at(inner.find('/').unwrap_or(inner.len()));
+    let (authority, path) = before(inner, '/');
     let (path, query) = cut(path, '?');
     let (path, _parameters) = cut(path, ';');
     let name = host(authority);
@@ -112,6 +117,12 @@ pub fn parse(text: &str) -> Result<KongReference, ReferenceError> {
     })
 }
 
+/// The text before the first `mark`, and the rest with it.
+pub(crate) fn before(text: &str, mark: char) -> (&str, &str) {
+    let at = text.find(mark).unwrap_or(text.len());
+    text.split_at_checked(at).unwrap_or((text, ""))
+}
+
 /// The text before the first `mark`, and what follows it.
 fn cut(text: &str, mark: char) -> (&str, Option<&str>) {
     match text.split_once(mark) {
@@ -126,7 +137,7 @@ fn host(authority: &str) -> &str {
         .split_once('@')
         .map_or(authority, |(_, host)| host);
     let host = match host.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
+        Some((host, port)) if !port.bytes().any(|b| b == b']') => host,
         _ => host,
     };
     let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
@@ -141,7 +152,10 @@ fn version(text: &str) -> Result<Version, ReferenceError> {
         return Ok(Version::Latest);
     }
     lua_number(text).map(Version::Number).ok_or_else(|| {
-        let message = format!("{text:?} is no version: Azure's have 32 hexadecimal digits; leave it out for the latest");
+        let message = format!(
+            "{text} is no version: Azure's have 32 hexadecimal digits; leave it out for the latest",
+            text = Quoted(text)
+        );
         ReferenceError::new(Part::Version, message)
     })
 }
@@ -207,7 +221,7 @@ impl Notation {
             .checked_mul(self.places)?;
         let exponent = exponent.checked_sub(shift)?;
         // Powers of ten are exact, and their inverses are not.
-        let power = self.base.powi(exponent.checked_abs()?);
+        let power = power(self.base, exponent.unsigned_abs());
         Some(if value == 0.0 {
             0.0
         } else if exponent < 0 {
@@ -216,6 +230,19 @@ impl Notation {
             value * power
         })
     }
+}
+
+/// `base` to the power of `exponent`; the standard library's needs an operating system's mathematics.
+fn power(base: f64, exponent: u32) -> f64 {
+    let (mut power, mut square, mut left) = (1.0, base, exponent);
+    while left > 0 {
+        if left % 2 == 1 {
+            power *= square;
+        }
+        square *= square;
+        left /= 2;
+    }
+    power
 }
 
 /// LuaSocket decodes `%XX`; then `ngx.unescape_uri` does again, and makes `+` a space.

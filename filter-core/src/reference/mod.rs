@@ -12,9 +12,14 @@
 mod explain;
 mod kong;
 
-pub(crate) use kong::lua_number;
+pub(crate) use kong::{before, lua_number};
 
-use std::fmt;
+use alloc::borrow::ToOwned;
+
+use crate::quoted::Quoted;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 #[cfg(feature = "explain")]
 pub use explain::{config_json, explain, version_json};
@@ -98,7 +103,7 @@ impl SecretName {
     fn parse(name: &[u8]) -> Result<Self, ReferenceError> {
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
         let valid = (1..=127).contains(&name.len()) && name.iter().all(allowed);
-        match std::str::from_utf8(name) {
+        match core::str::from_utf8(name) {
             Ok(written) if valid => Ok(Self {
                 written: written.to_owned(),
                 folded: written.to_ascii_lowercase(),
@@ -106,7 +111,8 @@ impl SecretName {
             _ => {
                 let shown = String::from_utf8_lossy(name);
                 let message = format!(
-                    "{shown:?} is none that Azure can have: 1 to 127 letters, digits and dashes"
+                    "{shown} is none that Azure can have: 1 to 127 letters, digits and dashes",
+                    shown = Quoted(&shown)
                 );
                 Err(ReferenceError::new(Part::Secret, message))
             }
@@ -241,7 +247,7 @@ fn pinned_version(
 
 fn key_text(key: &[u8]) -> Result<String, ReferenceError> {
     let refuse = |message| Err(ReferenceError::new(Part::Key, message));
-    match std::str::from_utf8(key) {
+    match core::str::from_utf8(key) {
         // They mean something else in paths: whoever writes them expects what does not happen.
         Ok("." | "..") => refuse("may not be `.` or `..`"),
         Ok(text) if text.contains(char::is_control) => refuse("holds a control character"),

@@ -1,6 +1,9 @@
 //! The fetches that are under way, in order: each look at all of them finds them in the same one. There
 //! are few at a time, and a sorted list has a tenth of the code of a map.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use super::{Flight, Lane, Subject};
 
 /// Whose fetch, and of what.

@@ -60,6 +60,9 @@ impl Host for Shared {
     fn random(&self) -> u64 {
         0
     }
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
     fn log(&self, _: Level, message: &str) {
         self.0.log.borrow_mut().push(message.to_owned());
     }

@@ -4,9 +4,10 @@
 //!
 //! Behind the feature `client_certificate`: RSA is large.
 
-use std::fmt;
 #[cfg(feature = "client_certificate")]
-use std::rc::Rc;
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::fmt;
 
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
@@ -78,7 +79,7 @@ impl ClientCertificate {
     /// # Errors
     /// What is missing, never anything of the text.
     #[cfg(not(feature = "client_certificate"))]
-    pub fn parse(_: &[u8]) -> Result<Self, &'static str> {
+    pub fn parse(_: &str) -> Result<Self, &'static str> {
         Err("needs a filter that was built with --features client_certificate; this one was not")
     }
 
@@ -91,8 +92,10 @@ impl ClientCertificate {
 
 #[cfg(feature = "client_certificate")]
 mod signing {
-    use std::convert::Infallible;
-    use std::rc::Rc;
+    use alloc::rc::Rc;
+    use alloc::string::ToString;
+    use alloc::vec::Vec;
+    use core::convert::Infallible;
 
     use memchr::memmem;
     use rsa::PrivateKey;
@@ -121,7 +124,10 @@ mod signing {
         ///
         /// # Errors
         /// What is missing, never anything of the text.
-        pub fn parse(pem: &[u8]) -> Result<Self, &'static str> {
+        pub fn parse(pem: &str) -> Result<Self, &'static str> {
+            // Environments without line breaks have them as backslash and n.
+            let pem = Zeroizing::new(pem.replace("\\n", "\n"));
+            let pem = pem.as_bytes();
             let (key, private) = private_key(pem)?;
             let modulus = key.n().to_be_bytes_trimmed_vartime();
             let mut certificates = blocks(pem, "CERTIFICATE").peekable();
@@ -233,7 +239,7 @@ mod signing {
     fn blocks<'a>(pem: &'a [u8], label: &str) -> impl Iterator<Item = Zeroizing<Vec<u8>>> + 'a {
         let begin = format!("-----BEGIN {label}-----");
         let mut rest = pem;
-        std::iter::from_fn(move || {
+        core::iter::from_fn(move || {
             let start = memmem::find(rest, begin.as_bytes())?;
             rest = rest.get(start + begin.len()..)?;
             let end = memmem::find(rest, b"-----END ")?;
@@ -281,7 +287,7 @@ mod tests {
     use rsa::sha2::Sha256;
     use rsa::signature::Verifier as _;
 
-    const BUNDLE: &[u8] = include_bytes!("../../../../tests/data/keys/bundle.pem");
+    const BUNDLE: &str = include_str!("../../../../tests/data/keys/bundle.pem");
 
     #[test]
     fn an_assertion_that_the_public_key_verifies() {
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_certificate_is_said_without_showing_it() {
-        let text = String::from_utf8(BUNDLE.to_vec()).unwrap();
+        let text = BUNDLE.to_owned();
         let at = text.find("-----BEGIN CERTIFICATE").unwrap();
         let (before, after) = text.split_at(at);
         let certificate_end = after.find("-----END CERTIFICATE-----").unwrap() + 26;
@@ -337,7 +343,7 @@ mod tests {
             ),
             (ec, "holds no PRIVATE KEY block"),
         ] {
-            let found = ClientCertificate::parse(pem.as_bytes()).unwrap_err();
+            let found = ClientCertificate::parse(pem).unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
     }

@@ -1,6 +1,10 @@
 //! Tokens from Microsoft Entra ID: the client credentials grant of OAuth 2.0 (RFC 6749, section 4.4;
 //! Microsoft identity platform v2.0). It knows no cache and no clock but the time it is given.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::assertion::Claims;
@@ -191,16 +195,19 @@ pub const AADSTS: [(&[u64], Reason, &str); 14] = [
 fn advice(code: u64, app: &App) -> Option<(Reason, String)> {
     let known = AADSTS.iter().find(|(codes, ..)| codes.contains(&code));
     let (_, reason, text) = known?;
-    let text = text
-        .replace("{prefix}", &app.credentials_prefix)
-        .replace("{id}", &plain(&app.client_id));
-    Some((*reason, text))
+    let id = plain(&app.client_id);
+    let pieces = text.split(['{', '}']).map(|piece| match piece {
+        "prefix" => &app.credentials_prefix,
+        "id" => id.as_str(),
+        text => text,
+    });
+    Some((*reason, pieces.collect()))
 }
 
 /// Short, printable, and without spaces: the rest of a stranger's text is not for our log.
 pub(super) fn plain(text: &str) -> String {
     text.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         .take(64)
         .collect()
 }

@@ -2,6 +2,10 @@
 //! service in the cluster hands them over. It takes the bare token, `{"token":"…"}`, or Kubernetes'
 //! TokenRequest (`{"status":{"token":"…"}}`).
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::Circumstances;
@@ -51,7 +55,7 @@ pub(super) fn read(url: &HttpUrl, cluster: &str, answer: &Answer) -> Result<Secr
     let token = if body.first() == Some(&b'{') {
         unwrapped(body).ok().flatten()
     } else {
-        std::str::from_utf8(body)
+        core::str::from_utf8(body)
             .ok()
             .map(|text| Zeroizing::new(text.to_owned()))
     };

@@ -3,6 +3,10 @@
 //! (<https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>,
 //! <https://learn.microsoft.com/azure/app-service/overview-managed-identity>).
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use zeroize::Zeroizing;
 
 use super::{Circumstances, Identity, Managed, Token};
@@ -134,7 +138,8 @@ impl Managed {
             path.push(b'=');
             push_encoded(&mut path, value);
         };
-        let resource = identity.scope.trim_end_matches("/.default");
+        let scope = &identity.scope;
+        let resource = scope.strip_suffix("/.default").unwrap_or(scope);
         push(b'?', "api-version", self.service.api_version().as_bytes());
         push(b'&', "resource", resource.as_bytes());
         if let Some(user) = &self.user_assigned

@@ -12,10 +12,15 @@ mod entra;
 mod federated;
 mod managed;
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use crate::azure::challenge::Challenge;
 use crate::azure::http::{Answer, HttpRequest, Scheme};
 use crate::config::{HttpUrl, HttpsUri};
 use crate::failure::{Failure, Reason};
+use crate::quoted::Quoted;
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
@@ -373,9 +378,9 @@ fn read_challenge(
     };
     if check_resource && !challenge.fits(uri.host()) {
         let text = format!(
-            "{} asks for a token for {:?}, which is not its own domain: it gets none. If this is meant, set tenant_id",
+            "{} asks for a token for {}, which is not its own domain: it gets none. If this is meant, set tenant_id",
             uri.host(),
-            challenge.resource_host
+            Quoted(&challenge.resource_host)
         );
         return Err(Failure::new(Reason::Credentials, text));
     }
