@@ -16,18 +16,13 @@ pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if padding != 0 && (padding > 2 || !text.len().is_multiple_of(4)) {
         return None;
     }
-    let standard = bare.contains(['+', '/']);
-    if !standard {
-        return Url::decode_vec(bare).ok();
-    }
-    // One reader for both alphabets: it is the larger half of this file. Nobody mixes them.
-    let mixed = bare.contains(['-', '_']);
-    let url: zeroize::Zeroizing<String> = bare.chars().map(of_url).collect::<String>().into();
-    if mixed {
-        None
-    } else {
-        Url::decode_vec(&url).ok()
-    }
+    let url = match (bare.contains(['+', '/']), bare.contains(['-', '_'])) {
+        (false, _) => return Url::decode_vec(bare).ok(),
+        // One reader for both alphabets: it is the larger half of this file.
+        (true, false) => bare.chars().map(of_url).collect(),
+        (true, true) => return None,
+    };
+    Url::decode_vec(&zeroize::Zeroizing::<String>::new(url)).ok()
 }
 
 /// A digit of the standard alphabet in the URL-safe one.

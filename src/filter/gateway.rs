@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::audit::{self, Outcome};
 use super::by_id::ById;
-use super::header_map::{HeaderMap, Hit};
+use super::header_map::{HeaderMap, Hit, Repeats};
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
 use super::place::{self, Bench, Denial, Edit, Place, Verdict};
@@ -567,6 +567,7 @@ impl Ready {
         if self.config.audit.is_some() {
             return false;
         }
+        let mut repeats = Repeats::of(references.map());
         for (name, value) in references.pairs(Template::first_start) {
             match self.seen.known(name, value) {
                 Known::Nothing => continue,
@@ -574,9 +575,7 @@ impl Ready {
                 Known::No => return false,
                 Known::Header(header, at) => {
                     // All values of a header are written together.
-                    if !header.prepare_for_client(&mut self.resolver, now())
-                        || references.map().repeats(name)
-                    {
+                    if !header.prepare_for_client(&mut self.resolver, now()) || repeats.has(name) {
                         return false;
                     }
                     self.prepared.push(at);

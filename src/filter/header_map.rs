@@ -90,6 +90,68 @@ impl<'a> HeaderMap<'a> {
     }
 }
 
+/// Which names of a map are there more than once. A pass over all names tells it of most of them, so that
+/// a request with many references does not look at every header for each.
+pub struct Repeats<'a> {
+    map: HeaderMap<'a>,
+    asked: usize,
+    /// By checksum, the names that may be there twice.
+    twice: Option<[u64; WORDS]>,
+}
+
+/// The pass costs as much as a few looks at every header.
+const FEW: usize = 4;
+/// 1,024 checksums: names that are there once and share theirs with another are rare among 100.
+const WORDS: usize = 16;
+
+impl<'a> Repeats<'a> {
+    /// Nothing is looked at yet.
+    #[must_use]
+    pub const fn of(map: HeaderMap<'a>) -> Self {
+        Self {
+            map,
+            asked: 0,
+            twice: None,
+        }
+    }
+
+    /// Whether there is more than one header of this name.
+    #[must_use]
+    pub fn has(&mut self, name: &[u8]) -> bool {
+        self.asked = self.asked.wrapping_add(1);
+        if self.asked > FEW {
+            let map = self.map;
+            let twice = self.twice.get_or_insert_with(|| twice(map));
+            let (word, bit) = place_in_words(name);
+            if twice.get(word).is_some_and(|word| word & bit == 0) {
+                return false;
+            }
+        }
+        self.map.repeats(name)
+    }
+}
+
+fn twice(map: HeaderMap<'_>) -> [u64; WORDS] {
+    let (mut once, mut twice) = ([0; WORDS], [0; WORDS]);
+    for (name, _) in map.iter() {
+        let (word, bit) = place_in_words(name);
+        if let (Some(once), Some(twice)) = (once.get_mut(word), twice.get_mut(word)) {
+            *twice |= *once & bit;
+            *once |= bit;
+        }
+    }
+    twice
+}
+
+/// FNV-1a of the name in lower case, as a word's number and a bit in it.
+fn place_in_words(name: &[u8]) -> (usize, u64) {
+    let sum = name.iter().fold(0x811c_9dc5_u32, |sum, byte| {
+        (sum ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
+    });
+    let sum = sum ^ sum >> 16;
+    ((sum >> 6) as usize % WORDS, 1 << (sum & 63))
+}
+
 /// A place in a map at which something was found.
 #[derive(Clone, Copy)]
 pub struct Hit<'a> {
@@ -259,6 +321,19 @@ mod tests {
             let find = |text: &[u8]| (!text.is_empty()).then_some(0);
             if let Some(hit) = HeaderMap::new(&bytes).find(find) {
                 hit.pairs(find).count();
+            }
+        }
+
+        #[test]
+        fn repeated_names_are_told_however_often_one_asks(
+            names in proptest::collection::vec("[a-cA-C]{1,2}", 0..30),
+        ) {
+            let pairs: Vec<(&[u8], &[u8])> = names.iter().map(|n| (n.as_bytes(), &b""[..])).collect();
+            let bytes = serialize(&pairs);
+            let mut repeats = Repeats::of(HeaderMap::new(&bytes));
+            for name in &names {
+                let same = names.iter().filter(|other| other.eq_ignore_ascii_case(name)).count();
+                prop_assert_eq!(repeats.has(name.as_bytes()), same > 1);
             }
         }
 
