@@ -30,17 +30,18 @@ impl Redactor {
             let is_text = Encoding::Json.write(&mut json, value.expose());
             let mut encoded = Zeroizing::new(Vec::new());
             push_encoded(&mut encoded, value.expose());
-            let raw = Zeroizing::new(value.expose().to_vec());
-            for form in [Some(raw), is_text.then_some(json), Some(encoded)]
-                .into_iter()
-                .flatten()
-            {
+            let mut add = |form: Zeroizing<Vec<u8>>| {
                 if !needles.contains(&form) {
                     // The longest first: a value within another one is masked with it.
                     let at = needles.partition_point(|other| other.len() >= form.len());
                     needles.insert(at, form);
                 }
+            };
+            add(Zeroizing::new(value.expose().to_vec()));
+            if is_text {
+                add(json);
             }
+            add(encoded);
         }
         (!needles.is_empty()).then(|| Self {
             needles,
