@@ -36,6 +36,7 @@ fn every_part_runs_and_writes_what_it_found() {
         ("machine.md", "cores"),
         ("comparison.md", "`credential_injector`"),
         ("goals.md", "cached `resolve`"),
+        ("crossings.md", "that it ends"),
         ("start.md", "does nothing"),
         ("growth.md", "straight line"),
         ("growth.svg", "References of a request"),

@@ -56,7 +56,15 @@ const PAGES: [(&str, &[&str]); 2] = [
     ("README.md", &["machine", "comparison", "goals", "flood"]),
     (
         "docs/benchmark.md",
-        &["machine", "comparison", "goals", "flood", "start", "growth"],
+        &[
+            "machine",
+            "comparison",
+            "goals",
+            "crossings",
+            "flood",
+            "start",
+            "growth",
+        ],
     ),
 ];
 

@@ -80,7 +80,7 @@ fn paths() -> Vec<Path> {
             name: "cached `resolve` of one header",
             request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
             headers: with("x-key", "{vault://azure/open-1}"),
-            fuel: 4_465,
+            fuel: 4_510,
             calls: &[
                 ("proxy_get_current_time_nanoseconds", 1),
                 ("proxy_get_header_map_pairs", 1),
@@ -91,14 +91,14 @@ fn paths() -> Vec<Path> {
             name: "a reference that is not allowed",
             request: json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/open-*"] } }),
             headers: with("x-key", "{vault://azure/closed}"),
-            fuel: 3_265,
+            fuel: 3_275,
             calls: &[("proxy_get_header_map_pairs", 1)],
         },
         Path {
             name: "`resolve.query`, no reference in it",
             request: json!({ "resolve": { "query": ["key"], "allow": ["azure/open-*"] } }),
             headers: TWELVE.to_vec(),
-            fuel: 3_970,
+            fuel: 3_969,
             calls: &[("proxy_get_header_map_pairs", 1)],
         },
     ]
