@@ -424,12 +424,37 @@ static VM: OneThread<RefCell<Option<Vm<ProxyWasmHost>>>> = OneThread(RefCell::ne
 #[cfg(not(feature = "pkcs12"))]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    use core::fmt::Write as _;
+
     if let Some(at) = info.location() {
-        let file = at.file();
+        let mut note = Note {
+            text: [0; 160],
+            length: 0,
+        };
+        let _ = write!(note, "panic at {}:{}", at.file(), at.line());
         // SAFETY: the host reads the text during the call only.
-        unsafe { proxy_log(CRITICAL, file.as_ptr(), file.len()) };
+        unsafe { proxy_log(CRITICAL, note.text.as_ptr(), note.length) };
     }
     core::arch::wasm32::unreachable()
+}
+
+/// A text that needs no memory: there may be none left. What does not fit is left out.
+#[cfg(not(feature = "pkcs12"))]
+struct Note {
+    text: [u8; 160],
+    length: usize,
+}
+
+#[cfg(not(feature = "pkcs12"))]
+impl core::fmt::Write for Note {
+    fn write_str(&mut self, more: &str) -> core::fmt::Result {
+        let places = self.text.iter_mut().skip(self.length);
+        for (place, byte) in places.zip(more.bytes()) {
+            *place = byte;
+            self.length += 1;
+        }
+        Ok(())
+    }
 }
 
 /// Runs `act` on this VM's state. The host never calls back into the filter while the filter calls it

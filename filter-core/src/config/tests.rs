@@ -121,6 +121,23 @@ fn what_is_not_an_object_is_said_without_being_shown() {
     }
 }
 
+#[test]
+fn what_is_there_twice_is_an_error() {
+    for (more, told) in [
+        (
+            r#""on_error":"keep","on_error":"deny""#,
+            "on_error: is there twice; leave one of them out",
+        ),
+        (
+            r#""request":{"set":{"headers":{"x-a":"1","x-b":"2","x-a":"3"}}}"#,
+            "request.set.headers.x-a: is there twice; leave one of them out",
+        ),
+    ] {
+        let problems = parse(&format!(r#"{{"vaults":[{VAULT}],{more}}}"#), &with_secret);
+        assert_eq!(problems.unwrap_err(), [told]);
+    }
+}
+
 /// Found by fuzzing.
 #[test]
 fn a_field_without_a_name_has_a_path() {
