@@ -2,7 +2,7 @@
 //! and structured secrets are read with. It knows none of their fields.
 //!
 //! Numbers stay text, and nothing is built of what nobody asks for: readers that make a value of
-//! everything are a tenth of the filter's size.
+//! everything are 77 KB larger.
 
 use alloc::borrow::Cow;
 use alloc::string::String;

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 
 /// Values by number, in the order of the numbers. The host counts up, so that a new one goes to the end
 /// nearly always, and the oldest ones leave first. A hash table for each of the few kinds of values would be
-/// a twentieth of the filter's size.
+/// 15 KB more.
 pub(super) struct ById<T>(VecDeque<(u32, Box<T>)>);
 
 impl<T> Default for ById<T> {

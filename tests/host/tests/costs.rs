@@ -162,8 +162,8 @@ fn the_readme_has_these_costs() {
     }
 }
 
-/// The instructions of a request with so many references to cached secrets, each in a header.
-fn referring(references: usize) -> u64 {
+/// One worker, and clients that may ask for as many secrets as they like.
+fn with_many() -> World {
     let mut whole = world::configuration(
         &json!({}),
         &json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/many-*"] } }),
@@ -171,6 +171,12 @@ fn referring(references: usize) -> u64 {
     whole["max_fetches_per_second"] = json!(100_000);
     let mut world = World::whole(Dialect::Envoy, whole, |settings| settings.workers = 1);
     world.warm();
+    world
+}
+
+/// The instructions of a request with so many references to cached secrets, each in a header.
+fn referring(references: usize) -> u64 {
+    let mut world = with_many();
     let headers: Vec<(String, String)> = (0..references)
         .map(|n| {
             world.azure.set_secret(&format!("many-{n}"), "value");
@@ -259,13 +265,7 @@ fn the_price_of_sealing_is_known() {
 /// One worker that holds this many secrets of 100 bytes: its linear memory, and the instructions of one
 /// more request for one of them.
 fn holding(secrets: usize) -> (usize, u64) {
-    let mut whole = world::configuration(
-        &json!({}),
-        &json!({ "resolve": { "headers": ["x-*"], "allow": ["azure/many-*"] } }),
-    );
-    whole["max_fetches_per_second"] = json!(100_000);
-    let mut world = World::whole(Dialect::Envoy, whole, |settings| settings.workers = 1);
-    world.warm();
+    let mut world = with_many();
     let value = "v".repeat(100);
     for n in 0..secrets {
         world.azure.set_secret(&format!("many-{n}"), &value);
