@@ -15,28 +15,25 @@ use crate::growth;
 /// Runs it and gives the table.
 pub(crate) fn run(programs: &Programs, effort: Effort) -> Result<String> {
     let ours = json!({ "resolve": { "headers": ["*"], "allow": ["azure/open-*"] } });
+    let floor = |name, what, floor| (name, what, Filter::Floor(floor));
     let filters = [
         ("none", "no filter", Filter::Nothing),
-        (
+        floor(
             "request",
             "a filter that is told of the request's headers",
-            Filter::Floor(Floor::RequestHeaders),
+            Floor::RequestHeaders,
         ),
-        (
-            "create",
-            "and that a request begins",
-            Filter::Floor(Floor::Create),
-        ),
-        ("delete", "and that it ends", Filter::Floor(Floor::Delete)),
-        (
+        floor("create", "and that a request begins", Floor::Create),
+        floor("delete", "and that it ends", Floor::Delete),
+        floor(
             "response",
             "and of the response's headers",
-            Filter::Floor(Floor::ResponseHeaders),
+            Floor::ResponseHeaders,
         ),
-        (
+        floor(
             "ask",
             "and asks for the 12 headers, and looks at none",
-            Filter::Floor(Floor::Ask),
+            Floor::Ask,
         ),
         (
             "ours",
