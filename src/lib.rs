@@ -13,8 +13,6 @@
 //!     -> substitute, go on, refuse  filter                   (the only code that calls the host)
 //! ```
 
-// Without the standard library's way to panic the filter is 26 KB smaller. PKCS#12's reader needs it.
-#![cfg_attr(all(target_os = "wasi", not(feature = "pkcs12")), no_std)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,16 +23,33 @@
 #[macro_use]
 extern crate alloc;
 
+pub mod azure;
+pub mod base64;
+pub mod body;
+pub mod budget;
+pub mod cache;
+pub mod config;
+pub mod events;
+pub mod failure;
 pub mod filter;
-
-pub use filter_core::{
-    azure, base64, body, budget, cache, config, events, failure, json, metrics, placement, policy,
-    query, redact, reference, resolver, seal, secret, subkey, template, time,
-};
+pub mod json;
+pub mod metrics;
+pub mod placement;
+pub mod policy;
+pub mod query;
+pub mod quoted;
+pub mod redact;
+pub mod reference;
+pub mod resolver;
+pub mod seal;
+pub mod secret;
+pub mod subkey;
+pub mod template;
+pub mod time;
 
 /// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
 /// lists, and this is the one place that all of them come back to.
 #[cfg(target_os = "wasi")]
 #[global_allocator]
-static WIPING: zeroizing_alloc::ZeroAlloc<dlmalloc::GlobalDlmalloc> =
-    zeroizing_alloc::ZeroAlloc(dlmalloc::GlobalDlmalloc);
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);

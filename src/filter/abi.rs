@@ -8,6 +8,7 @@
 //! which costs more than the rest of a request without references; and it exports every callback, each of
 //! which the host then calls.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -23,7 +24,6 @@ use crate::time::{Span, Timestamp};
 
 const OK: u32 = 0;
 /// `proxy_log_level_t`: what the filter itself never says.
-#[cfg(not(feature = "pkcs12"))]
 const CRITICAL: u32 = 5;
 /// `proxy_send_local_response`: "no gRPC status".
 const NO_GRPC_STATUS: i32 = -1;
@@ -129,10 +129,6 @@ unsafe extern "C" {
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
 }
-
-// For `memcmp`, which the compiler calls; the standard library would bring it.
-#[link(name = "c")]
-unsafe extern "C" {}
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
@@ -420,40 +416,12 @@ unsafe impl<T> Sync for OneThread<T> {}
 
 static VM: OneThread<RefCell<Option<Vm<ProxyWasmHost>>>> = OneThread(RefCell::new(None));
 
-/// No request, configuration or answer leads here; if one does all the same, this says where.
-#[cfg(not(feature = "pkcs12"))]
-#[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    use core::fmt::Write as _;
-
+/// Logs where a panic happened, and never its text, which may hold a value.
+fn log_place_of_panic(info: &std::panic::PanicHookInfo<'_>) {
     if let Some(at) = info.location() {
-        let mut note = Note {
-            text: [0; 160],
-            length: 0,
-        };
-        let _ = write!(note, "panic at {}:{}", at.file(), at.line());
+        let text = format!("panic at {}:{}", at.file(), at.line());
         // SAFETY: the host reads the text during the call only.
-        unsafe { proxy_log(CRITICAL, note.text.as_ptr(), note.length) };
-    }
-    core::arch::wasm32::unreachable()
-}
-
-/// A text that needs no memory: there may be none left. What does not fit is left out.
-#[cfg(not(feature = "pkcs12"))]
-struct Note {
-    text: [u8; 160],
-    length: usize,
-}
-
-#[cfg(not(feature = "pkcs12"))]
-impl core::fmt::Write for Note {
-    fn write_str(&mut self, more: &str) -> core::fmt::Result {
-        let places = self.text.iter_mut().skip(self.length);
-        for (place, byte) in places.zip(more.bytes()) {
-            *place = byte;
-            self.length += 1;
-        }
-        Ok(())
+        unsafe { proxy_log(CRITICAL, text.as_ptr(), text.len()) };
     }
 }
 
@@ -492,6 +460,7 @@ extern "C" fn _initialize() {
     }
     // SAFETY: the host calls `_initialize` once, before everything else, as WASI's reactors want it.
     unsafe { __wasm_call_ctors() };
+    std::panic::set_hook(Box::new(log_place_of_panic));
 }
 
 /// Memory for what the host hands over; [`taken`] turns it back into the `Vec` that it is here.

@@ -97,7 +97,7 @@ fn compile(
         Toolchain::Rustup => {
             let mut cargo = cargo();
             let command = build_command(&mut cargo, package, profile, features);
-            run(what, command.env("RUSTFLAGS", flags(&rustc(), profile)?))?;
+            run(what, command.env("RUSTFLAGS", flags(&rustc())?))?;
             (target_folder(), rustc())
         }
         Toolchain::Debian => {
@@ -168,17 +168,12 @@ fn remap(rustc: &OsStr) -> Result<String> {
 }
 
 /// All that the compiler is told beside the profile.
-fn flags(rustc: &OsStr, profile: &str) -> Result<String> {
+fn flags(rustc: &OsStr) -> Result<String> {
     let mut flags = remap(rustc)?;
     // Both hosts' engines have it, and the search for references takes a fifth of the instructions.
     flags.push_str(" -Ctarget-feature=+simd128");
     // Addresses take the bytes that they need, not five each: 30 KB.
     flags.push_str(" -Clink-arg=--compress-relocations");
-    // In the filter, what is not marked `#[inline]` stays a function of its own, as at "z", in what is compiled to be fast
-    // too: 30 KB, and hardly an instruction more for a request.
-    if profile == "release" {
-        flags.push_str(" -Cllvm-args=-inline-threshold=5");
-    }
     Ok(flags)
 }
 
@@ -317,10 +312,7 @@ fn build_with_debian(
         .env("CARGO_TARGET_DIR", &folder)
         .env(
             "RUSTFLAGS",
-            format!(
-                "{} -L/usr/lib/wasm32-wasi",
-                flags(DEBIANS_RUSTC.as_ref(), profile)?
-            ),
+            format!("{} -L/usr/lib/wasm32-wasi", flags(DEBIANS_RUSTC.as_ref())?),
         );
     run(&format!("{what} with Debian's Rust"), &mut command)?;
     Ok(folder)
