@@ -33,6 +33,7 @@ pub mod events;
 pub mod failure;
 pub mod filter;
 pub mod json;
+pub mod limits;
 pub mod metrics;
 pub mod placement;
 pub mod policy;

@@ -17,6 +17,7 @@ use crate::azure::forms::Kind as ObjectKind;
 use crate::azure::identity::Identity;
 use crate::body::Kind;
 use crate::json::Json;
+use crate::limits::Limits;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
 use crate::quoted::Quoted;
@@ -145,17 +146,6 @@ impl Rules {
             && self.resolve_query.is_empty()
             && self.resolve_body.is_empty()
     }
-}
-
-/// What traffic may cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longer bodies are refused where references in them would be resolved.
-    pub body_bytes: usize,
-    /// Fetches in a second that clients' references may cause in one worker.
-    pub fetches_per_second: u64,
-    /// Such fetches at a time.
-    pub fetches_in_flight: usize,
 }
 
 impl Config {
@@ -548,6 +538,7 @@ fn read_limits(root: &mut Fields<'_>) -> Limits {
         body_bytes: usize::try_from(body_bytes).unwrap_or(usize::MAX),
         fetches_per_second: u64::from(per_second),
         fetches_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
+        ..Limits::default()
     }
 }
 

@@ -264,7 +264,7 @@ fn the_identity_is_worked_out_in_the_order_of_azures_sdks() {
 #[cfg(feature = "client_certificate")]
 #[test]
 fn a_certificate_comes_from_the_environment_in_one_line_too() {
-    let pem = include_str!("../../../tests/data/keys/bundle.pem");
+    let pem = include_str!("../../tests/data/keys/bundle.pem");
     let app = format!(r#"{URI},"tenant_id":"t","client_id":"c""#);
     let one = identity(&app, &[("AZURE_CLIENT_CERTIFICATE", pem)]).unwrap();
     let other = identity(

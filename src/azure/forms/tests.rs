@@ -6,7 +6,7 @@ use super::*;
 
 macro_rules! data {
     ($name:literal) => {
-        include_str!(concat!("../../../../tests/data/keys/", $name))
+        include_str!(concat!("../../../tests/data/keys/", $name))
     };
 }
 

@@ -287,7 +287,7 @@ mod tests {
     use rsa::sha2::Sha256;
     use rsa::signature::Verifier as _;
 
-    const BUNDLE: &str = include_str!("../../../../tests/data/keys/bundle.pem");
+    const BUNDLE: &str = include_str!("../../../tests/data/keys/bundle.pem");
 
     #[test]
     fn an_assertion_that_the_public_key_verifies() {
@@ -302,7 +302,7 @@ mod tests {
         let jwt = String::from_utf8(jwt.expose().to_vec()).unwrap();
         let (signed, signature) = jwt.rsplit_once('.').unwrap();
         let public =
-            PublicKey::from_public_key_pem(include_str!("../../../../tests/data/keys/rsa.pub.pem"))
+            PublicKey::from_public_key_pem(include_str!("../../../tests/data/keys/rsa.pub.pem"))
                 .unwrap();
         let signature = crate::base64::decode(signature.as_bytes()).unwrap();
         let verifier = VerifyingKey::<Sha256>::new(public);
@@ -331,7 +331,7 @@ mod tests {
         let (certificate, rest) = after.split_at(certificate_end.min(after.len()));
         let key_only = format!("{before}{rest}");
         let encrypted = text.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE");
-        let ec = include_str!("../../../../tests/data/keys/ec-P-256.pub.pem");
+        let ec = include_str!("../../../tests/data/keys/ec-P-256.pub.pem");
         for (pem, error) in [
             ("", "holds no PRIVATE KEY block"),
             (certificate, "holds no PRIVATE KEY block"),

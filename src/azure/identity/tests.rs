@@ -83,7 +83,7 @@ fn a_client_secret_is_form_encoded() {
 #[cfg(feature = "client_certificate")]
 #[test]
 fn a_certificate_signs_for_this_token_endpoint() {
-    let pem = include_str!("../../../../tests/data/keys/bundle.pem");
+    let pem = include_str!("../../../tests/data/keys/bundle.pem");
     let identity = identity_in(
         json!({ "tenant_id": "tenant", "client_id": "client", "client_certificate": pem }),
         &[],

@@ -138,7 +138,7 @@ fn every_request_costs_what_it_did() {
             cost.fuel, cost.host_calls, path.name
         ));
         let (fuel, known) = (cost.fuel as f64, path.fuel as f64);
-        if cost.host_calls != expected || fuel > known * HEADROOM || fuel < known / HEADROOM {
+        if cost.host_calls != expected || fuel > known * HEADROOM {
             grown.push(path.name);
         }
     }
