@@ -34,6 +34,20 @@ pub fn media_type(content_type: &[u8]) -> Option<String> {
     known.then_some(essence)
 }
 
+/// Whether a `content-type` is gRPC's: `application/grpc`, `application/grpc+proto`, … gRPC-Web is not gRPC:
+/// its clients read an HTTP status.
+#[must_use]
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Whether a body of this `content-type` has no end to wait for.
+#[must_use]
+pub fn is_open_ended(content_type: &[u8]) -> bool {
+    is_grpc(content_type) || content_type.starts_with(b"text/event-stream")
+}
+
 impl Kind {
     /// The kind of a media type.
     #[must_use]

@@ -48,6 +48,15 @@ pub mod subkey;
 pub mod template;
 pub mod time;
 
+/// The entry points that the host calls.
+#[cfg(target_os = "wasi")]
+#[allow(missing_docs, reason = "the SDK's macro makes the functions")]
+mod entry {
+    proxy_wasm::main! {{
+        crate::filter::root::start();
+    }}
+}
+
 /// Every block is wiped when it is freed: secrets pass through JSON parsers, growing buffers and header
 /// lists, and this is the one place that all of them come back to.
 #[cfg(target_os = "wasi")]

@@ -16,8 +16,6 @@ const SHORTEST: usize = 4;
 #[derive(Default)]
 pub struct Redactor {
     needles: Vec<Zeroizing<Vec<u8>>>,
-    /// The end of what came, which may be the beginning of a value.
-    held: Zeroizing<Vec<u8>>,
 }
 
 impl Redactor {
@@ -43,10 +41,7 @@ impl Redactor {
             }
             add(encoded);
         }
-        (!needles.is_empty()).then(|| Self {
-            needles,
-            held: Zeroizing::default(),
-        })
+        (!needles.is_empty()).then_some(Self { needles })
     }
 
     /// Masks what is found in a whole text. Whether there was anything.
@@ -69,22 +64,78 @@ impl Redactor {
         found
     }
 
-    /// The next piece of a stream; what may go on now comes back. At the end, everything.
+    /// Masks a stream, which begins with what another one held back.
+    #[must_use]
+    pub fn stream_after(self, held: Zeroizing<Vec<u8>>) -> MaskStream {
+        MaskStream {
+            redactor: self,
+            held,
+        }
+    }
+
+    /// How many bytes at the end of a text may be the beginning of a value.
+    #[must_use]
+    pub fn ends_in_a_beginning(&self, text: &[u8]) -> Option<usize> {
+        let tails = |needle: &[u8]| {
+            let longest = needle.len().saturating_sub(1).min(text.len());
+            (1..=longest)
+                .rev()
+                .find(|&n| needle.get(..n).is_some_and(|head| text.ends_with(head)))
+        };
+        self.needles.iter().filter_map(|needle| tails(needle)).max()
+    }
+}
+
+/// A stream that is masked piece by piece.
+pub struct MaskStream {
+    redactor: Redactor,
+    /// The end of what came, which may be the beginning of a value.
+    held: Zeroizing<Vec<u8>>,
+}
+
+impl MaskStream {
+    /// The next piece; what may go on now comes back. At the end, everything.
     pub fn piece(&mut self, piece: &[u8], end: bool) -> Zeroizing<Vec<u8>> {
         let mut all = Zeroizing::new(Vec::with_capacity(self.held.len() + piece.len()));
         all.extend_from_slice(&self.held);
         all.extend_from_slice(piece);
-        self.mask(&mut all);
-        let longest = self.needles.first().map_or(0, |needle| needle.len());
+        self.redactor.mask(&mut all);
         let hold = if end {
             0
         } else {
-            longest.saturating_sub(1).min(all.len())
+            self.redactor.ends_in_a_beginning(&all).unwrap_or(0)
         };
         let cut = all.len() - hold;
         self.held = Zeroizing::new(all.split_off(cut));
         all
     }
+
+    /// Bytes that are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What is held back.
+    #[must_use]
+    pub fn into_held(self) -> Zeroizing<Vec<u8>> {
+        self.held
+    }
+
+    /// How many bytes at the end of a text may be the beginning of a value.
+    #[must_use]
+    pub fn ends_in_a_beginning(&self, text: &[u8]) -> Option<usize> {
+        self.redactor.ends_in_a_beginning(text)
+    }
+}
+
+/// Whether a header frames its message, so that it is never masked.
+#[must_use]
+pub fn is_framing_header(name: &[u8]) -> bool {
+    const FRAMING: [&str; 9] = [
+        "content-length", "transfer-encoding", "connection", "date", "te", "trailer", "upgrade", "keep-alive", "grpc-status",
+    ];
+    name.starts_with(b":") || FRAMING.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 #[cfg(test)]

@@ -298,6 +298,12 @@ impl Resolver {
         answered
     }
 
+    /// Whether there is neither a value nor a failure for `want`.
+    #[must_use]
+    pub fn is_missing(&mut self, want: &Want, now: Timestamp) -> bool {
+        self.look(want, now, now) == Answered::Unknown
+    }
+
     /// The beginning of a line about a secret.
     #[must_use]
     pub fn about(&self, event: &str, key: &SecretKey) -> Line {

@@ -9,7 +9,7 @@ use super::host::{Buffer, Dialect, Host, Map};
 use crate::azure::http::{Answer, CallFailure, Response};
 
 /// Reads the answer that the host has just announced with this many headers and body bytes.
-pub(super) fn read(host: &impl Host, headers: u32, body_size: usize) -> Answer {
+pub(super) fn read(host: &impl Host, headers: usize, body_size: usize) -> Answer {
     match host.dialect() {
         Dialect::Envoy => read_envoy(host, headers, body_size),
         Dialect::WasmX => read_wasmx(host, body_size),
@@ -18,7 +18,7 @@ pub(super) fn read(host: &impl Host, headers: u32, body_size: usize) -> Answer {
 
 /// Envoy answers in Azure's place: 503 for no connection, 504 for a time-out, both with a text that
 /// begins with `upstream`; and an answer that was cut off or is too long has no headers at all.
-fn read_envoy(host: &impl Host, headers: u32, body_size: usize) -> Answer {
+fn read_envoy(host: &impl Host, headers: usize, body_size: usize) -> Answer {
     if headers == 0 {
         return Answer::Failed(CallFailure::Broken);
     }

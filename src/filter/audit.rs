@@ -3,7 +3,7 @@
 
 use alloc::string::String;
 
-use super::host::{Host, Level, Map};
+use super::host::{Host, Map};
 use super::place::Place;
 use super::reply;
 use crate::config::{Audit, Config};
@@ -56,7 +56,7 @@ pub(super) fn write(
         let line = resolver.about("secret_used", &want.key);
         let line = line.word("outcome", end).word("request_id", &id);
         // As loud as a warning: Kong shows nothing softer unless it is told to.
-        host.log(Level::Warn, &line.quoted("client", &client).end());
+        log::warn!("{}", line.quoted("client", &client).end());
     }
 }
 

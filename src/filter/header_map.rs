@@ -243,18 +243,21 @@ fn lengths_of(bytes: &[u8; 8]) -> (usize, usize) {
 
 /// Writes pairs in the host's form.
 #[must_use]
-pub fn serialize(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
-    let data: usize = pairs.iter().map(|(n, v)| n.len() + v.len() + 10).sum();
+pub fn serialize<T: AsRef<[u8]>>(pairs: &[(T, T)]) -> Vec<u8> {
+    let data: usize = pairs
+        .iter()
+        .map(|(n, v)| n.as_ref().len() + v.as_ref().len() + 10)
+        .sum();
     let mut out = Vec::with_capacity(data + 4);
     push_u32(&mut out, pairs.len());
     for (name, value) in pairs {
-        push_u32(&mut out, name.len());
-        push_u32(&mut out, value.len());
+        push_u32(&mut out, name.as_ref().len());
+        push_u32(&mut out, value.as_ref().len());
     }
     for (name, value) in pairs {
-        out.extend_from_slice(name);
+        out.extend_from_slice(name.as_ref());
         out.push(0);
-        out.extend_from_slice(value);
+        out.extend_from_slice(value.as_ref());
         out.push(0);
     }
     out

@@ -1,17 +1,21 @@
-//! The rim: everything that talks to the gateway. Callbacks come in through [`vm`], host calls go out
-//! through the trait in [`host`]; what to do in between is decided elsewhere.
+//! The rim: all that calls the gateway. Callbacks come in through [`root`], host calls go out through
+//! [`host`]; a message's way in between is `request` or `response`, then `waiting`.
 
-#[cfg(target_os = "wasi")]
-mod abi;
 mod answer;
 mod audit;
-mod by_id;
-mod gateway;
+mod calls;
+mod exchange;
 pub mod header_map;
 pub mod host;
+mod message;
 mod meters;
 mod place;
+mod plugin;
 mod prepared;
 mod reply;
+mod request;
+mod response;
+#[cfg(target_os = "wasi")]
+pub(crate) mod root;
 mod seen;
-pub mod vm;
+mod waiting;

@@ -137,6 +137,16 @@ impl Place {
         })
     }
 
+    /// About how many bytes it takes while its message waits.
+    pub(super) fn size(&self) -> usize {
+        let pieces = self.fields.iter().flat_map(|field| &field.pieces);
+        let bytes = pieces.map(|piece| match piece {
+            Piece::Literal(bytes) => bytes.len(),
+            Piece::Secret { text, .. } => text.len() + size_of::<Want>(),
+        });
+        bytes.sum()
+    }
+
     /// Whether this value can be written here.
     pub(super) fn can_hold(&self, value: &SecretValue) -> bool {
         let mut written = Zeroizing::new(Vec::new());

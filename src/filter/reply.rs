@@ -1,38 +1,41 @@
 //! Answers that clients get from here: in Kong's shape, `{"message", "request_id"}`, with the reason's
 //! class and the reference; to a gRPC client, a gRPC status. Nothing of what Azure said is in them.
 
-use alloc::borrow::ToOwned;
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
-
 use zeroize::Zeroizing;
 
 use super::host::{Dialect, Host, Map};
 use super::place::Denial;
+use crate::body;
 use crate::failure::Reason;
 use crate::placement::Encoding;
 use crate::time::Span;
 
 /// Kong's own id of the request, which is in its log and its errors (since Kong 3.5).
 const KONGS_ID: &[u8] = b"ngx\0kong_request_id";
-/// A longer id is somebody's joke.
+/// Headers of a reply without a body.
+const REASON: &str = "x-akv-reason";
+const REQUEST_ID: &str = "x-request-id";
+/// Ids longer than this are not echoed.
 const LONGEST_ID: usize = 128;
 
-/// What a client is told.
-struct Told<'a> {
+/// A reply to a client.
+struct Reply<'a> {
     status: u32,
     grpc_status: u32,
     message: &'static str,
     fields: &'a [(&'static str, &'a str)],
     retry_after: Option<Span>,
+    bare: bool,
 }
 
 /// Answers the request in place of the upstream.
-pub(super) fn deny(host: &impl Host, denial: &Denial) {
+/// `bare`: without a body, which would share a buffer with that of a call (WasmX); the reason goes into
+/// headers.
+pub(super) fn deny(host: &impl Host, denial: &Denial, bare: bool) {
     let what = String::from_utf8_lossy(&denial.reference);
     let reason = ("reason", denial.reason.as_str());
     let soon = match denial.reason {
-        Reason::TooManyFetches | Reason::NotReady => Some(Span::seconds(1)),
+        Reason::TooManyFetches | Reason::NotReady | Reason::Overloaded => Some(Span::seconds(1)),
         _ => None,
     };
     let (status, message, fields): (_, _, &[_]) = match denial.reason {
@@ -46,34 +49,41 @@ pub(super) fn deny(host: &impl Host, denial: &Denial) {
             "the body is too long to be looked into for references",
             &[reason],
         ),
+        Reason::Overloaded => (
+            503,
+            "the gateway holds too many messages that wait for secrets",
+            &[reason],
+        ),
         _ => (
             503,
-            "a secret that this request needs cannot be had",
+            "a secret that this request needs could not be resolved",
             &[("reference", &*what), reason],
         ),
     };
-    tell(
+    send(
         host,
-        &Told {
+        &Reply {
             status,
             grpc_status: grpc_status(denial.reason),
             message,
             fields,
             retry_after: denial.retry_after.or(soon),
+            bare,
         },
     );
 }
 
 /// Answers a request to a filter that has no configuration.
 pub(super) fn not_configured(host: &impl Host) {
-    tell(
+    send(
         host,
-        &Told {
+        &Reply {
             status: 503,
             grpc_status: UNAVAILABLE,
             message: "the secrets filter is not configured; see the gateway's log",
             fields: &[],
             retry_after: None,
+            bare: false,
         },
     );
 }
@@ -88,7 +98,7 @@ const UNAVAILABLE: u32 = 14;
 const fn grpc_status(reason: Reason) -> u32 {
     match reason {
         Reason::RepeatedHeader => INVALID_ARGUMENT,
-        Reason::BodyTooLarge | Reason::TooManyFetches => RESOURCE_EXHAUSTED,
+        Reason::BodyTooLarge | Reason::TooManyFetches | Reason::Overloaded => RESOURCE_EXHAUSTED,
         Reason::NotFound
         | Reason::Forbidden
         | Reason::Disabled
@@ -109,29 +119,36 @@ const fn grpc_status(reason: Reason) -> u32 {
     }
 }
 
-fn tell(host: &impl Host, told: &Told<'_>) {
+fn send(host: &impl Host, reply: &Reply<'_>) {
     let id = request_id(host);
     let content_type = host.header(Map::Request, "content-type");
-    if content_type.is_some_and(|kind| is_grpc(&kind)) {
-        return tell_grpc(host, told, id.as_deref());
+    if content_type.is_some_and(|kind| body::is_grpc(&kind)) {
+        return send_grpc(host, reply, id.as_deref());
     }
-    let body = json_body(told, id.as_deref());
-    let seconds = told.retry_after.map(|wait| wait.ceil_seconds().to_string());
-    let mut headers: Vec<(&[u8], &[u8])> =
-        vec![(b"content-type", b"application/json; charset=utf-8")];
+    let seconds = reply.retry_after.map(|wait| wait.ceil_seconds().to_string());
+    let mut headers: Vec<(&str, &str)> = Vec::new();
     if let Some(seconds) = &seconds {
-        headers.push((b"retry-after", seconds.as_bytes()));
+        headers.push(("retry-after", seconds));
     }
-    let _ = host.respond(told.status, &headers, &body, None);
+    let mut body = Vec::new();
+    if reply.bare {
+        let reason = reply.fields.iter().filter(|(name, _)| *name == "reason");
+        headers.extend(reason.map(|(_, reason)| (REASON, *reason)));
+        headers.extend(id.as_deref().map(|id| (REQUEST_ID, id)));
+    } else {
+        headers.push(("content-type", "application/json; charset=utf-8"));
+        body = json_body(reply, id.as_deref());
+    }
+    let _ = host.respond(reply.status, &headers, &body, None);
 }
 
 /// The message first, the request's id last.
-fn json_body(told: &Told<'_>, id: Option<&str>) -> Vec<u8> {
+fn json_body(reply: &Reply<'_>, id: Option<&str>) -> Vec<u8> {
     let mut body = b"{\"message\":\"".to_vec();
     // A text can always be written.
-    let _ = Encoding::Json.write(&mut body, told.message.as_bytes());
+    let _ = Encoding::Json.write(&mut body, reply.message.as_bytes());
     let id = id.map(|id| ("request_id", id));
-    for (name, value) in told.fields.iter().copied().chain(id) {
+    for (name, value) in reply.fields.iter().copied().chain(id) {
         for part in ["\",\"", name, "\":\""] {
             body.extend_from_slice(part.as_bytes());
         }
@@ -141,34 +158,27 @@ fn json_body(told: &Told<'_>, id: Option<&str>) -> Vec<u8> {
     body
 }
 
-/// `application/grpc`, `application/grpc+proto`, just as Envoy has it. gRPC-Web is not gRPC: its clients
-/// read an HTTP status.
-fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
-}
-
 /// Envoy makes a gRPC answer of status and text by itself. WasmX passes the status over, so there the
 /// answer is made here, as Kong makes its own: 200 with status and message in the headers, and no body.
-fn tell_grpc(host: &impl Host, told: &Told<'_>, id: Option<&str>) {
-    let mut message = told.message.to_owned();
+fn send_grpc(host: &impl Host, reply: &Reply<'_>, id: Option<&str>) {
+    let mut message = reply.message.to_owned();
     let id = id.map(|id| ("request_id", id));
-    for (name, value) in told.fields.iter().copied().chain(id) {
+    for (name, value) in reply.fields.iter().copied().chain(id) {
         for part in ["; ", name, "=", value] {
             message.push_str(part);
         }
     }
     match host.dialect() {
         Dialect::Envoy => {
-            let _ = host.respond(told.status, &[], message.as_bytes(), Some(told.grpc_status));
+            let _ = host.respond(reply.status, &[], message.as_bytes(), Some(reply.grpc_status));
         }
         Dialect::WasmX => {
-            let status = told.grpc_status.to_string();
+            let status = reply.grpc_status.to_string();
             let message = grpc_message(&message);
-            let headers: [(&[u8], &[u8]); 3] = [
-                (b"content-type", b"application/grpc"),
-                (b"grpc-status", status.as_bytes()),
-                (b"grpc-message", &message),
+            let headers = [
+                ("content-type", "application/grpc"),
+                ("grpc-status", status.as_str()),
+                ("grpc-message", message.as_str()),
             ];
             let _ = host.respond(200, &headers, b"", None);
         }
@@ -176,17 +186,13 @@ fn tell_grpc(host: &impl Host, told: &Told<'_>, id: Option<&str>) {
 }
 
 /// As gRPC wants it: everything but visible ASCII and the blank percent-encoded, and `%` itself.
-fn grpc_message(text: &str) -> Vec<u8> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = Vec::with_capacity(text.len());
+fn grpc_message(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
-            out.push(byte);
+            out.push(char::from(byte));
         } else {
-            out.push(b'%');
-            for nibble in [byte >> 4, byte & 15] {
-                out.extend(HEX.get(usize::from(nibble)));
-            }
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out
@@ -210,22 +216,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_grpc() {
-        for (kind, grpc) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=utf-8", false),
-            ("application/grpc-web", false),
-            ("application/json", false),
-            ("", false),
-        ] {
-            assert_eq!(is_grpc(kind.as_bytes()), grpc, "{kind}");
-        }
-    }
-
-    #[test]
     fn messages_of_grpc_are_encoded() {
         let text = "50 % of \u{e4}\r\nx";
-        assert_eq!(grpc_message(text), b"50 %25 of %C3%A4%0D%0Ax");
+        assert_eq!(grpc_message(text), "50 %25 of %C3%A4%0D%0Ax");
     }
 }

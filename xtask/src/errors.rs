@@ -131,6 +131,11 @@ const fn lines(reason: Reason) -> Lines {
             "Kong only: the value came too late for a body, or for a response. `Retry-After: 1`.",
             "The next request goes through. What the operator's `set` needs is there before.",
         ),
+        Reason::Overloaded => Lines(
+            503,
+            "The worker holds as much for waiting messages and collected responses as `limits.held_bytes` allows. `Retry-After: 1`.",
+            "Is Azure slow? Smaller bodies (`max_body_bytes`), more workers, else a higher limit.",
+        ),
     }
 }
 

@@ -497,6 +497,12 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
 }
 
 fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
+    linker.func_wrap("env", "proxy_close_stream", |_: u32| 0u32)?;
+    linker.func_wrap(
+        "env",
+        "proxy_call_foreign_function",
+        |_: u32, _: u32, _: u32, _: u32, _: u32, _: u32| 0u32,
+    )?;
     linker.func_wrap(
         "env",
         "proxy_continue_stream",

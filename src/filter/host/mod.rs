@@ -1,16 +1,24 @@
-//! What the filter asks of the gateway that runs it: one trait, so that everything above it runs under
+//! What the filter needs of the gateway that runs it: one trait, so that everything above it runs under
 //! Envoy, under WasmX (Kong) and in tests. It knows neither Azure nor references.
 
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::fmt;
+#[cfg(target_os = "wasi")]
+mod logger;
+#[cfg(target_os = "wasi")]
+mod raw;
+#[cfg(target_os = "wasi")]
+mod sdk;
+
+use std::fmt;
 
 use zeroize::Zeroizing;
 
+#[cfg(target_os = "wasi")]
+pub(super) use self::logger::install as install_logger;
+#[cfg(target_os = "wasi")]
+pub(super) use self::sdk::SdkHost;
 use crate::time::{Span, Timestamp};
 
-/// The two families of hosts. Code that has to differ asks
-/// [`Dialect`] by name, nowhere a version or a property.
+/// The two families of hosts. Code that has to differ compares the [`Dialect`], never a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Envoy, Istio, Envoy Gateway and whatever else builds on proxy-wasm-cpp-host.
@@ -26,6 +34,8 @@ pub enum Map {
     Request = 0,
     /// The headers of its response.
     Response = 2,
+    /// The trailers of the response (Envoy only).
+    ResponseTrailers = 3,
     /// The headers of the answer to a call of ours.
     CallAnswer = 6,
 }
@@ -41,19 +51,6 @@ pub enum Buffer {
     CallAnswerBody = 4,
     /// The plugin's configuration.
     Configuration = 7,
-}
-
-/// A severity of the host's log (proxy-wasm ABI 0.2.1, `proxy_log_level_t`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// For whoever looks for a fault in the filter.
-    Debug = 1,
-    /// Normal events, a few in an hour.
-    Info = 2,
-    /// Somebody should look at this today.
-    Warn = 3,
-    /// Requests are failing.
-    Error = 4,
 }
 
 /// What a metric is (proxy-wasm ABI 0.2.1, `proxy_metric_type_t`).
@@ -77,23 +74,17 @@ pub enum Half {
 }
 
 /// A status other than OK from a host call (proxy-wasm ABI 0.2.1, `proxy_status_t`). Never fatal here:
-/// the SDK panics on the ones it does not expect, and a panic is an outage on one host and an open door
-/// on the other.
+/// the SDK panics on the ones that it does not expect, and a panic is an outage on Envoy and lets requests
+/// pass unfiltered on WasmX.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Refused(pub u32);
+pub struct HostStatus(pub u32);
 
-impl Refused {
-    /// `NOT_FOUND`
-    pub const NOT_FOUND: Self = Self(1);
-    /// `BAD_ARGUMENT`: from Envoy's calls out, an unknown cluster.
+impl HostStatus {
+    /// `BAD_ARGUMENT`: from Envoy's callouts, an unknown cluster.
     pub const BAD_ARGUMENT: Self = Self(2);
-    /// `CAS_MISMATCH`: somebody else wrote this shared data in between.
-    pub const CAS_MISMATCH: Self = Self(8);
-    /// `INTERNAL_FAILURE`: from Envoy's calls out, a cluster without hosts.
-    pub const INTERNAL_FAILURE: Self = Self(10);
 }
 
-impl fmt::Debug for Refused {
+impl fmt::Debug for HostStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "host status {}", self.0)
     }
@@ -104,7 +95,7 @@ pub struct OutgoingCall<'a> {
     /// Envoy: a cluster's name. WasmX: `host:port`.
     pub upstream: &'a str,
     /// Pseudo-headers and headers.
-    pub headers: &'a [(&'a [u8], &'a [u8])],
+    pub headers: Vec<(&'a str, &'a str)>,
     /// Empty for none.
     pub body: &'a [u8],
     /// Never zero: both hosts take zero for "no limit" or "your default".
@@ -139,54 +130,58 @@ pub trait Host {
     fn random(&self) -> u64;
     /// A variable of the environment, as far as the host passes it on; `None` for what is not UTF-8.
     fn variable(&self, name: &str) -> Option<String>;
-    /// Writes one line to the host's log.
-    fn log(&self, level: Level, message: &str);
     /// Asks for a tick every `period`. WasmX traps on a second call in one VM.
     fn set_tick_period(&self, period: Span);
     /// A buffer's bytes; empty when there is none.
-    fn buffer(&self, buffer: Buffer) -> Result<Zeroizing<Vec<u8>>, Refused>;
+    fn buffer(&self, buffer: Buffer) -> Result<Zeroizing<Vec<u8>>, HostStatus>;
     /// A whole header map in serialized form (see [`super::header_map`]).
-    /// Wiped by the allocator alone: wiping it here as well, byte by byte, would be the dearest part of a
-    /// request without references.
-    fn header_map(&self, map: Map) -> Result<Vec<u8>, Refused>;
+    /// Not [`Zeroizing`]: the allocator already wipes freed blocks, and a second pass would dominate the cost
+    /// of a request without references.
+    fn header_map(&self, map: Map) -> Result<Vec<u8>, HostStatus>;
     /// One header's first value.
     fn header(&self, map: Map, name: &str) -> Option<Zeroizing<Vec<u8>>>;
     /// Sets a header, replacing all of that name.
-    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
+    fn set_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), HostStatus>;
     /// Adds a header beside others of its name.
-    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), Refused>;
+    fn add_header(&self, map: Map, name: &[u8], value: &[u8]) -> Result<(), HostStatus>;
     /// Removes all headers of this name. WasmX shows a request's header as removed and sends it.
-    fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), Refused>;
+    fn remove_header(&self, map: Map, name: &[u8]) -> Result<(), HostStatus>;
     /// Writes `new` over the first `old` bytes of a body. Both hosts correct no length but WasmX's of a
     /// request.
-    fn set_buffer(&self, buffer: Buffer, old: usize, new: &[u8]) -> Result<(), Refused>;
-    /// A property of the request; `path` has its parts separated by NUL. WasmX dies of this in a root
-    /// context.
+    fn set_buffer(&self, buffer: Buffer, old: usize, new: &[u8]) -> Result<(), HostStatus>;
+    /// A property of the request; `path` has its parts separated by NUL. Reading one in a root
+    /// context kills WasmX's worker.
     fn property(&self, path: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
     /// Sets a property of the request.
-    fn set_property(&self, path: &[u8], value: &[u8]) -> Result<(), Refused>;
-    /// Makes an HTTP call; the answer comes later with the number returned here.
-    fn call(&self, call: &OutgoingCall<'_>) -> Result<u32, Refused>;
-    /// Lets a parked request go on (Envoy only: WasmX resumes by itself after the last answer).
-    fn resume(&self, half: Half) -> Result<(), Refused>;
-    /// Answers the current request from here. With a gRPC status Envoy makes a gRPC answer to a gRPC
-    /// request, whose message is the body; WasmX passes that status over.
+    fn set_property(&self, path: &[u8], value: &[u8]) -> Result<(), HostStatus>;
+    /// Makes an HTTP callout; the answer comes later with the token returned here, to the context whose
+    /// callback made it.
+    fn call(&self, call: OutgoingCall<'_>) -> Result<u32, HostStatus>;
+    /// Resumes a paused request or response (Envoy only: WasmX resumes by itself after the last answer).
+    fn resume(&self, half: Half) -> Result<(), HostStatus>;
+    /// Ends a response with an error (Envoy resets the stream).
+    fn close_response(&self);
+    /// Sends a local reply to the current request. With a gRPC status Envoy makes a gRPC reply to a gRPC
+    /// request, whose message is the body; WasmX ignores that status.
     fn respond(
         &self,
         status: u32,
-        headers: &[(&[u8], &[u8])],
+        headers: &[(&str, &str)],
         body: &[u8],
         grpc_status: Option<u32>,
-    ) -> Result<(), Refused>;
-    /// Makes the calls that follow be about this request (Envoy only). Refused when it is gone.
-    fn focus(&self, context: u32) -> Result<(), Refused>;
+    ) -> Result<(), HostStatus>;
+    /// Declares a property of requests that [`Host::set_property`] can set and that survives an internal
+    /// redirect (Envoy's foreign function `declare_property`; other hosts have none and trap).
+    fn declare_property(&self, name: &str);
+    /// Makes the host calls that follow apply to this request (Envoy only). An error when it is gone.
+    fn focus(&self, context: u32) -> Result<(), HostStatus>;
     /// Reads shared data. On WasmX this traps when the operator configured no zone.
-    fn shared_get(&self, key: &[u8]) -> Option<SharedValue>;
-    /// Writes shared data; refused with [`Refused::CAS_MISMATCH`] when `write` does not hold.
-    fn shared_set(&self, key: &[u8], value: &[u8], write: Write) -> Result<(), Refused>;
+    fn shared_get(&self, key: &str) -> Option<SharedValue>;
+    /// Writes shared data; `false` when `write` does not hold any more, or the host did not take it.
+    fn shared_set(&self, key: &str, value: &[u8], write: Write) -> bool;
     /// The number of the metric with this name, which is made if there is none. WasmX traps on a name of
     /// more than 256 bytes, its own prefix included.
-    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, Refused>;
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Result<u32, HostStatus>;
     /// Adds to a counter; on Envoy also to a gauge, and there less than nothing too. Never by 0, which
     /// Envoy refuses; WasmX traps on a gauge.
     fn add_to_metric(&self, id: u32, by: i64);

@@ -1,0 +1,234 @@
+//! One request and its response as one value: where in its life it is, and what later callbacks have to
+//! know of it. An exchange exists only while there is something to know. It makes no host call.
+
+use zeroize::Zeroizing;
+
+use super::host::Half;
+use super::place::{Edit, Place};
+use crate::body::Kind;
+use crate::redact::{MaskStream, Redactor};
+use crate::secret::SecretValue;
+use crate::time::Timestamp;
+
+/// One request and its response.
+#[derive(Default)]
+pub(super) struct Exchange {
+    /// The request's part.
+    pub(super) request: RequestState,
+    /// The response's part.
+    pub(super) response: ResponseState,
+    /// Messages that wait for secrets; an upstream may answer while a request still waits. Each ends in
+    /// exactly one resume or reply.
+    waiting: [Option<Box<Waiting>>; 2],
+    /// Values that the request got, where they are to be masked in what comes back.
+    pub(super) used: Vec<SecretValue>,
+    /// Bytes that are held for its request and its response; they count against the worker's budget.
+    pub(super) held: [usize; 2],
+    /// It was refused: the response is our local reply.
+    pub(super) refused: bool,
+    /// Envoy: halves that were resumed after their headers had waited. Inside of that, the host loses a body
+    /// that goes on in its trailers' callback (measured in 1.40), so it is resumed from the next tick.
+    pub(super) resumed: [bool; 2],
+    /// Envoy with `allow_on_headers_stop_iteration`: pieces of the response's body came while its headers
+    /// waited, and whether they were the last.
+    pub(super) body_while_waiting: Option<bool>,
+    /// WasmX: how far the response's body is.
+    pub(super) pieces: Pieces,
+}
+
+impl Exchange {
+    /// One whose request was answered from here.
+    pub(super) fn refused() -> Self {
+        Self {
+            refused: true,
+            ..Self::default()
+        }
+    }
+
+    /// The half that waits, if it does.
+    pub(super) const fn waiting(&mut self, half: Half) -> &mut Option<Box<Waiting>> {
+        let [request, response] = &mut self.waiting;
+        match half {
+            Half::Request => request,
+            Half::Response => response,
+        }
+    }
+
+    /// Whether this half waits for secrets.
+    pub(super) const fn is_waiting(&self, half: Half) -> bool {
+        let [request, response] = &self.waiting;
+        match half {
+            Half::Request => request.is_some(),
+            Half::Response => response.is_some(),
+        }
+    }
+
+    /// Whether this half was resumed after its headers had waited.
+    pub(super) const fn was_resumed(&self, half: Half) -> bool {
+        let [request, response] = self.resumed;
+        match half {
+            Half::Request => request,
+            Half::Response => response,
+        }
+    }
+
+    /// All bytes that are held for it.
+    pub(super) const fn held(&self) -> usize {
+        let [request, response] = self.held;
+        request.saturating_add(response)
+    }
+}
+
+/// WasmX: a response that comes in several pieces has no end of stream where the upstream sent its length.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pieces {
+    /// The `content-length` of the response as it came.
+    length: Option<usize>,
+    received: usize,
+    ended: bool,
+}
+
+impl Pieces {
+    pub(super) fn of(length: Option<usize>) -> Self {
+        Self {
+            length,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a piece in. Whether it is the last one; `None` behind the last one.
+    pub(super) fn take(&mut self, size: usize, end: bool) -> Option<bool> {
+        if self.ended {
+            return None;
+        }
+        self.received = self.received.saturating_add(size);
+        self.ended = end || self.length.is_some_and(|length| self.received >= length);
+        Some(self.ended)
+    }
+}
+
+/// Where a request is.
+#[derive(Default)]
+pub(super) enum RequestState {
+    /// Nothing is looked for in what is still to come of it.
+    #[default]
+    Passing,
+    /// Its headers went on; references are looked for in its body.
+    Body(Kind),
+    /// Its headers are held until its body is complete (Envoy with `allow_on_headers_stop_iteration`).
+    Held(Box<HeldRequest>),
+}
+
+/// A request whose headers wait for its body.
+pub(super) struct HeldRequest {
+    pub(super) kind: Kind,
+    /// What is to be done to the headers and the query.
+    pub(super) places: Vec<Place>,
+    pub(super) fixed: Vec<Edit>,
+    /// The client sent a `content-length`, which has to follow the body.
+    pub(super) has_length: bool,
+    pub(super) since: Timestamp,
+    /// Size of the request as the host counts it, when only its headers had come.
+    pub(super) head_size: u64,
+}
+
+/// Where a response is.
+#[derive(Default)]
+pub(super) enum ResponseState {
+    /// It has not come, or nothing is looked for in its body.
+    #[default]
+    Passing,
+    /// Its body is masked piece by piece.
+    Masking(BodyMask),
+    /// Its body is collected, masked and resolved as a whole.
+    Collecting(Kind),
+    /// WasmX: the body of a response that is being collected, since the host cannot hold more than a few
+    /// pieces.
+    Copying(Kind, Zeroizing<Vec<u8>>),
+}
+
+/// What part of a message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// A request's headers and query.
+    RequestHeaders,
+    /// A request's body, whose headers went on.
+    RequestBody,
+    /// A request's headers and body together. `bool`: the content-length has to follow the body.
+    WholeRequest(bool),
+    /// A response's headers.
+    ResponseHeaders,
+    /// A response's body.
+    ResponseBody,
+}
+
+impl Stage {
+    pub(super) const fn half(self) -> Half {
+        match self {
+            Self::RequestHeaders | Self::RequestBody | Self::WholeRequest(_) => Half::Request,
+            Self::ResponseHeaders | Self::ResponseBody => Half::Response,
+        }
+    }
+}
+
+/// A message, or the part of it, that is evaluated and may have to wait.
+pub(super) struct Waiting {
+    pub(super) since: Timestamp,
+    pub(super) rounds: u32,
+    pub(super) stage: Stage,
+    pub(super) places: Vec<Place>,
+    /// What is done to the message whatever the places resolve to.
+    pub(super) fixed: Vec<Edit>,
+}
+
+impl Waiting {
+    pub(super) const fn new(stage: Stage, since: Timestamp, places: Vec<Place>) -> Self {
+        Self {
+            since,
+            rounds: 0,
+            stage,
+            places,
+            fixed: Vec::new(),
+        }
+    }
+}
+
+/// The masking of a response's body. Values may still be added while it is under way: an upstream may
+/// answer before it has the whole request.
+#[derive(Default)]
+pub(super) struct BodyMask {
+    stream: Option<MaskStream>,
+    /// How many values it looks for.
+    known: usize,
+}
+
+impl BodyMask {
+    /// Looks for these values from now on, which only ever become more.
+    pub(super) fn know(&mut self, values: &[SecretValue]) {
+        if values.len() == self.known {
+            return;
+        }
+        self.known = values.len();
+        let held = self.stream.take().map(MaskStream::into_held);
+        self.stream = Redactor::new(values).map(|redactor| redactor.stream_after(held.unwrap_or_default()));
+    }
+
+    /// Bytes that are held back here.
+    pub(super) fn held(&self) -> usize {
+        self.stream.as_ref().map_or(0, MaskStream::held)
+    }
+
+    /// Whether a text ends in what may be the beginning of a value.
+    pub(super) fn ends_in_a_beginning(&self, text: &[u8]) -> bool {
+        let stream = self.stream.as_ref();
+        stream.is_some_and(|stream| stream.ends_in_a_beginning(text).is_some())
+    }
+
+    /// The next piece; what may go on now comes back.
+    pub(super) fn piece(&mut self, piece: &[u8], end: bool) -> Zeroizing<Vec<u8>> {
+        match &mut self.stream {
+            Some(stream) => stream.piece(piece, end),
+            None => Zeroizing::new(piece.to_vec()),
+        }
+    }
+}

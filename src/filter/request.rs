@@ -1,0 +1,533 @@
+//! Requests: what is looked for in their headers, query and body, and when their headers are held until
+//! the body is judged. It fetches nothing itself.
+
+use zeroize::Zeroizing;
+
+use super::exchange::{HeldRequest, RequestState, Stage, Waiting};
+use super::header_map::{HeaderMap, Hit, Repeats};
+use super::host::{Buffer, Dialect, Half, Host, Map};
+use super::message;
+use super::place::{self, Denial, Edit, Place, Target};
+use super::plugin::{Clock, Plugin};
+use super::seen::Known;
+use super::waiting::Flow;
+use crate::body::Kind;
+use crate::failure::Reason;
+use crate::query;
+use crate::template::Template;
+use crate::time::{Span, Timestamp};
+
+/// Envoy's property for the size of a request: what has come of its body, and its headers.
+const TOTAL_SIZE: &[u8] = b"request\0total_size";
+/// How long the headers of a request are held for a body of which nothing comes, as long as it is not
+/// known whether the host shows the body while the headers are held.
+const PROBE: Span = Span::seconds(5);
+/// Set by Envoy on an internal redirect. A client may send it, too: it only causes a look at the mark.
+const REDIRECTED: &str = "x-envoy-original-url";
+
+/// Whether a pause in the header phase lets the body come, as Envoy's `allow_on_headers_stop_iteration`
+/// has it. The host does not say; the first request with a body shows it.
+#[derive(Debug)]
+pub(super) enum HeldHeaders {
+    /// These requests are held, to find out.
+    Unknown(Vec<u32>),
+    /// Headers can be held until the body is judged.
+    Yes,
+    /// A pause in the header phase keeps the body back.
+    No,
+}
+
+impl HeldHeaders {
+    pub(super) const fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Envoy => Self::Unknown(Vec::new()),
+            Dialect::WasmX => Self::No,
+        }
+    }
+
+    pub(super) const fn is_probing(&self) -> bool {
+        matches!(self, Self::Unknown(probes) if !probes.is_empty())
+    }
+
+    pub(super) fn forget(&mut self, id: u32) {
+        if let Self::Unknown(probes) = self {
+            probes.retain(|probe| *probe != id);
+        }
+    }
+}
+
+/// What was found in the headers of a request.
+struct Found {
+    places: Vec<Place>,
+    fixed: Vec<Edit>,
+    body: Option<ExpectedBody>,
+}
+
+/// A body in which references are looked for.
+struct ExpectedBody {
+    kind: Kind,
+    has_length: bool,
+}
+
+impl<H: Host + Copy> Plugin<H> {
+    /// The headers of a request; `end` when no body follows, as far as the host knows.
+    pub(super) fn request_headers(&mut self, id: u32, end: bool) -> Flow {
+        let host = self.host;
+        let check_repeats = !self.is_envoy() && !self.set.is_empty();
+        let needs = self.needs;
+        let reads = needs.request_headers
+            || needs.query
+            || needs.request_body
+            || needs.set_headers
+            || check_repeats;
+        let bytes = if reads {
+            host.header_map(Map::Request).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let map = HeaderMap::new(&bytes);
+        let references = if needs.request_headers {
+            map.find(Template::first_start)
+        } else {
+            None
+        };
+        if check_repeats && let Some(denial) = self.repeated(&[], map) {
+            return self.refuse(id, &denial);
+        }
+        let in_query = self.look_at_query(map);
+        let mut fixed = self.fixed_edits(reads, map);
+        let body = match self.expect_body(end, map) {
+            Ok(body) => body,
+            Err(denial) => return self.refuse(id, &denial),
+        };
+        let redirected = references.is_some() || in_query.is_some() || body.is_some();
+        let resolved = redirected && self.was_resolved(map);
+        let references = references.filter(|_| !resolved);
+        let body = body.filter(|_| !resolved);
+        let simple = in_query.is_none() && fixed.is_empty() && body.is_none();
+        if simple && self.all_prepared(references) {
+            return Flow::Continue;
+        }
+        let in_headers = references.map_or_else(Vec::new, |hit| {
+            place::in_headers(&self.config, &self.config.request, hit, &mut self.seen)
+        });
+        if !self.is_envoy()
+            && let Some(denial) = self.repeated(&in_headers, map)
+        {
+            return self.refuse(id, &denial);
+        }
+        let in_query = in_query.filter(|_| !resolved).or_else(|| {
+            // What the operator sets is set again.
+            resolved.then(|| place::in_query(&self.config, None)).flatten()
+        });
+        let places = self.places(in_headers, in_query);
+        if let Some(body) = &body
+            && body.has_length
+            && self.is_envoy()
+            && matches!(self.held_headers, HeldHeaders::No)
+        {
+            // Its length may change, and too long a body behind the old length would be read as the next request.
+            fixed.push(Edit::RemoveHeader(b"content-length".to_vec()));
+        }
+        self.begin(id, Found { places, fixed, body })
+    }
+
+    /// All places of a request's headers: the operator's, those of later, the client's.
+    fn places(&self, in_headers: Vec<Place>, in_query: Option<Place>) -> Vec<Place> {
+        let set = self.set.iter().map(|set| set.place.clone());
+        let later = self.response_set.iter().map(|set| set.place.for_later());
+        set.chain(later).chain(in_headers).chain(in_query).collect()
+    }
+
+    fn begin(&mut self, id: u32, found: Found) -> Flow {
+        let Found {
+            places,
+            fixed,
+            body,
+        } = found;
+        let since = self.host.now();
+        if let Some(body) = body {
+            if !matches!(self.held_headers, HeldHeaders::No) {
+                return self.hold_headers(id, places, fixed, &body, since);
+            }
+            let exchange = self.exchanges.entry(id).or_default();
+            exchange.request = RequestState::Body(body.kind);
+        }
+        let waiting = Waiting {
+            fixed,
+            ..Waiting::new(Stage::RequestHeaders, since, places)
+        };
+        self.start(id, waiting, false)
+    }
+
+    /// Holds the headers until the body is complete, and fetches meanwhile what they need.
+    fn hold_headers(
+        &mut self,
+        id: u32,
+        places: Vec<Place>,
+        fixed: Vec<Edit>,
+        body: &ExpectedBody,
+        since: Timestamp,
+    ) -> Flow {
+        let head_size = match &mut self.held_headers {
+            HeldHeaders::Unknown(probes) => {
+                probes.push(id);
+                total_size(&self.host)
+            }
+            _ => 0,
+        };
+        let wants: Vec<_> = places.iter().flat_map(Place::wants).cloned().collect();
+        let held = HeldRequest {
+            kind: body.kind,
+            places,
+            fixed,
+            has_length: body.has_length,
+            since,
+            head_size,
+        };
+        let exchange = self.exchanges.entry(id).or_default();
+        exchange.request = RequestState::Held(Box::new(held));
+        let now = self.host.now();
+        let missing: Vec<_> = wants
+            .into_iter()
+            .filter(|want| self.resolver.is_missing(want, now))
+            .collect();
+        self.fetch(id, &missing);
+        self.schedule_tick();
+        Flow::Pause
+    }
+
+    /// Finds out whether the host shows a body while the headers are held: bytes that have come without a
+    /// callback show that it does not.
+    pub(super) fn probe_held_headers(&mut self) {
+        let HeldHeaders::Unknown(probes) = &mut self.held_headers else {
+            return;
+        };
+        let probes = std::mem::take(probes);
+        let mut kept = Vec::new();
+        for id in probes {
+            if self.host.focus(id).is_err() {
+                self.forget(id);
+                continue;
+            }
+            let Some(RequestState::Held(held)) = self.exchanges.get(&id).map(|e| &e.request) else {
+                continue;
+            };
+            let came = total_size(&self.host) > held.head_size;
+            if came {
+                self.held_headers = HeldHeaders::No;
+            }
+            if came || held.since.age(self.host.now()) >= PROBE {
+                self.release_headers(id);
+            } else {
+                kept.push(id);
+            }
+        }
+        match &mut self.held_headers {
+            HeldHeaders::Unknown(probes) => *probes = kept,
+            // The others are held in vain, too.
+            HeldHeaders::No => kept.into_iter().for_each(|id| {
+                if self.host.focus(id).is_ok() {
+                    self.release_headers(id);
+                }
+            }),
+            HeldHeaders::Yes => {}
+        }
+    }
+
+    /// Lets held headers go on before their body.
+    fn release_headers(&mut self, id: u32) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        let state = std::mem::take(&mut exchange.request);
+        let RequestState::Held(held) = state else {
+            exchange.request = state;
+            return;
+        };
+        exchange.request = RequestState::Body(held.kind);
+        let mut waiting = Waiting {
+            fixed: held.fixed,
+            ..Waiting::new(Stage::RequestHeaders, held.since, held.places)
+        };
+        if held.has_length {
+            let length = Edit::RemoveHeader(b"content-length".to_vec());
+            waiting.fixed.push(length);
+        }
+        *exchange.waiting(Half::Request) = Some(Box::new(waiting));
+        self.woken.push_back(id);
+    }
+
+    /// A piece of a request's body; the host shows all that it holds.
+    pub(super) fn request_body(&mut self, id: u32, size: usize, end: bool) -> Flow {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Flow::Continue;
+        };
+        if exchange.refused {
+            return Flow::Continue;
+        }
+        if matches!(exchange.request, RequestState::Held(_)) && !matches!(self.held_headers, HeldHeaders::Yes) {
+            // The body came while the headers are held: this host shows it.
+            self.held_headers = HeldHeaders::Yes;
+        }
+        let waits = exchange.is_waiting(Half::Request);
+        match exchange.request {
+            // Its headers wait: nothing of it goes on before them.
+            _ if waits => return Flow::Pause,
+            RequestState::Passing => return Flow::Continue,
+            RequestState::Body(_) | RequestState::Held(_) => {}
+        }
+        if size > self.config.limits.body_bytes {
+            return self.refuse(id, &Denial::new(Reason::BodyTooLarge, b""));
+        }
+        if end {
+            return self.end_of_request_body(id, size);
+        }
+        if !self.hold(id, Half::Request, size) {
+            return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
+        }
+        Flow::Pause
+    }
+
+    /// The trailers of a request: its body ends here. References in trailers stay as they are.
+    pub(super) fn request_trailers(&mut self, id: u32) -> Flow {
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return Flow::Continue;
+        };
+        if exchange.is_waiting(Half::Request) {
+            return Flow::Pause;
+        }
+        if exchange.refused || matches!(exchange.request, RequestState::Passing) {
+            return Flow::Continue;
+        }
+        if matches!(exchange.request, RequestState::Held(_)) {
+            self.held_headers = HeldHeaders::Yes;
+        }
+        let later = exchange.was_resumed(Half::Request);
+        let size = self
+            .host
+            .buffer(Buffer::RequestBody)
+            .map_or(0, |body| body.len());
+        match self.complete_request(id, size) {
+            Ok(Some(waiting)) if !later => self.start_complete(id, waiting),
+            Ok(None) if !later => Flow::Continue,
+            Ok(waiting) => {
+                let nothing = || Waiting::new(Stage::RequestBody, self.host.now(), Vec::new());
+                let waiting = waiting.unwrap_or_else(nothing);
+                self.start_later(id, waiting)
+            }
+            Err(denial) => self.refuse(id, &denial),
+        }
+    }
+
+    /// The body is complete: it is judged, with the headers if they were held.
+    fn end_of_request_body(&mut self, id: u32, size: usize) -> Flow {
+        match self.complete_request(id, size) {
+            Ok(Some(waiting)) => self.start_complete(id, waiting),
+            Ok(None) => Flow::Continue,
+            Err(denial) => self.refuse(id, &denial),
+        }
+    }
+
+    /// What held headers need was asked for when they came.
+    fn start_complete(&mut self, id: u32, waiting: Waiting) -> Flow {
+        let waited = matches!(waiting.stage, Stage::WholeRequest(_));
+        self.start(id, waiting, waited)
+    }
+
+    /// What is to be done to a request whose body is complete; `None` for nothing.
+    fn complete_request(&mut self, id: u32, size: usize) -> Result<Option<Waiting>, Denial> {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Ok(None);
+        };
+        let state = std::mem::take(&mut exchange.request);
+        let (kind, held) = match state {
+            RequestState::Passing => return Ok(None),
+            RequestState::Body(kind) => (kind, None),
+            RequestState::Held(held) => (held.kind, Some(held)),
+        };
+        if size > self.config.limits.body_bytes {
+            return Err(Denial::new(Reason::BodyTooLarge, b""));
+        }
+        let body = match size {
+            0 => Zeroizing::default(),
+            _ => self.host.buffer(Buffer::RequestBody).unwrap_or_default(),
+        };
+        if body.len() < size {
+            // WasmX put it into a file: it can be neither read nor replaced.
+            return Err(Denial::new(Reason::BodyTooLarge, b""));
+        }
+        let allow = &self.config.request.allow;
+        let in_body = place::in_body(&self.config, allow, kind, &body);
+        drop(body);
+        Ok(match (held, in_body) {
+            (None, None) => None,
+            (None, Some(place)) => {
+                let since = self.host.now();
+                Some(Waiting::new(Stage::RequestBody, since, vec![place]))
+            }
+            (Some(held), in_body) => {
+                let mut places = held.places;
+                places.extend(in_body);
+                Some(Waiting {
+                    fixed: held.fixed,
+                    ..Waiting::new(Stage::WholeRequest(held.has_length), held.since, places)
+                })
+            }
+        })
+    }
+
+    /// Whether this request's body will be looked into.
+    fn expect_body(&mut self, end: bool, map: HeaderMap<'_>) -> Result<Option<ExpectedBody>, Denial> {
+        if !self.needs.request_body || end || message::asks_for_tunnel(map) {
+            return Ok(None);
+        }
+        let rules = &self.config.request.resolve_body;
+        let kind = map.all("content-type").next().and_then(|t| rules.kind(t));
+        let Some(kind) = kind else {
+            return Ok(None);
+        };
+        if message::is_compressed(map) {
+            let left = Denial::new(Reason::NotRepresentable, b"a compressed body");
+            self.complain("left_alone", &left);
+            return Ok(None);
+        }
+        let length = message::content_length(map);
+        if length.is_some_and(|length| length > self.config.limits.body_bytes) {
+            return Err(Denial::new(Reason::BodyTooLarge, b""));
+        }
+        let has_length = length.is_some();
+        Ok(Some(ExpectedBody { kind, has_length }))
+    }
+
+    fn look_at_query(&self, map: HeaderMap<'_>) -> Option<Place> {
+        if !self.needs.query {
+            return None;
+        }
+        let target = message::target(&self.host, map);
+        let (_, text) = query::split(&target);
+        place::in_query(&self.config, text)
+    }
+
+    /// Changes that do not depend on any secret.
+    fn fixed_edits(&self, reads: bool, map: HeaderMap<'_>) -> Vec<Edit> {
+        let mut fixed = Vec::new();
+        if self.config.redact {
+            // What is compressed cannot be searched for values.
+            let identity = vec![Zeroizing::new(b"identity".to_vec())];
+            fixed.push(Edit::Header(b"accept-encoding".to_vec(), identity));
+        }
+        if !self.config.request.set_headers.is_empty() {
+            fixed.extend(self.connection_edit(reads, map));
+        }
+        fixed
+    }
+
+    /// A client must not have the operator's headers removed on the way to the upstream.
+    fn connection_edit(&self, reads: bool, map: HeaderMap<'_>) -> Option<Edit> {
+        let value = if reads {
+            Zeroizing::new(map.all("connection").next()?.to_vec())
+        } else {
+            self.host.header(Map::Request, "connection")?
+        };
+        let set = self.config.request.set_headers.iter();
+        let names = set.map(|(name, _)| name.as_bytes());
+        let kept = message::connection_without(&value, names)?;
+        let name = b"connection".to_vec();
+        Some(if kept.is_empty() {
+            Edit::RemoveHeader(name)
+        } else {
+            Edit::Header(name, vec![Zeroizing::new(kept)])
+        })
+    }
+
+    /// Whether an internal redirect sent this request here again after its references were resolved.
+    fn was_resolved(&self, map: HeaderMap<'_>) -> bool {
+        self.is_envoy()
+            && map.all(REDIRECTED).next().is_some()
+            && self.host.property(self.mark.as_bytes()).is_some()
+    }
+
+    /// A header that the client sent more than once and that is to be written: nginx would send the
+    /// client's further values beside ours.
+    fn repeated(&self, found: &[Place], map: HeaderMap<'_>) -> Option<Denial> {
+        let set = self.set.iter().map(|set| &set.place);
+        let mut names = set.chain(found).filter_map(|place| match &place.target {
+            Target::Header(name) => Some(name.as_slice()),
+            _ => None,
+        });
+        let repeated = names.find(|name| map.all_of(name).nth(1).is_some());
+        repeated.map(|name| Denial::new(Reason::RepeatedHeader, name))
+    }
+
+    /// Sets all of the operator's headers, and those of the client that hold references, from values that
+    /// were rendered earlier, if all of them still hold. This is the way that nearly every request goes: one
+    /// call for the time, one for each header. Else nothing is changed, and `false` is returned.
+    fn all_prepared(&mut self, references: Option<Hit<'_>>) -> bool {
+        let sets = !self.set.is_empty() || !self.response_set.is_empty();
+        if !sets && references.is_none() {
+            return true;
+        }
+        let host = self.host;
+        let clock = Clock::new(&host);
+        self.resolver.metrics.begin();
+        // An earlier request may have been given up half way.
+        self.prepared.clear();
+        for set in self.set.iter_mut().chain(&mut self.response_set) {
+            if !set.prepare(&mut self.resolver, clock.now()) {
+                return false;
+            }
+        }
+        let operators = self.resolver.metrics.seen();
+        if references.is_some_and(|hit| !self.clients_prepared(hit, &clock)) {
+            return false;
+        }
+        for set in &self.set {
+            set.apply(Map::Request, &host);
+        }
+        if !self.prepared.is_empty() {
+            self.mark_resolved();
+        }
+        for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
+            header.apply(Map::Request, &host);
+        }
+        self.resolver.metrics.end_after(operators);
+        if sets {
+            self.resolver.metrics.served();
+        }
+        true
+    }
+
+    /// Whether every header with a reference was seen before, with a value that holds now if something in
+    /// it may be resolved.
+    fn clients_prepared(&mut self, references: Hit<'_>, clock: &Clock<'_, H>) -> bool {
+        // Who used what is written down one by one.
+        if self.config.audit.is_some() {
+            return false;
+        }
+        let mut repeats = Repeats::of(references.map());
+        for (name, value) in references.pairs(Template::first_start) {
+            match self.seen.known(name, value) {
+                Known::Nothing => continue,
+                Known::No if !place::is_for_clients(&self.config.request, name) => continue,
+                Known::No => return false,
+                Known::Header(header, at) => {
+                    // All values of a header are written together.
+                    let ready = header.prepare_for_client(&mut self.resolver, clock.now());
+                    if !ready || repeats.has(name) {
+                        return false;
+                    }
+                    self.prepared.push(at);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// What the host has counted of a request so far, in bytes.
+fn total_size(host: &impl Host) -> u64 {
+    let value = host.property(TOTAL_SIZE).unwrap_or_default();
+    let bytes: Option<[u8; 8]> = value.as_slice().try_into().ok();
+    bytes.map_or(0, u64::from_le_bytes)
+}

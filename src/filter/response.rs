@@ -1,0 +1,364 @@
+//! Responses: masking values that the request got, resolving references, and the headers that the operator
+//! sets. Streams are never collected.
+
+use zeroize::Zeroizing;
+
+use super::exchange::{Pieces, RequestState, ResponseState, Stage, Waiting};
+use super::header_map::HeaderMap;
+use super::host::{Buffer, Dialect, Half, Host, Map};
+use super::message;
+use super::place::{self, Denial};
+use super::plugin::Plugin;
+use super::waiting::Flow;
+use crate::body::Kind;
+use crate::config::OnError;
+use crate::failure::Reason;
+use crate::redact::{self, Redactor};
+use crate::template::Template;
+
+/// A piece of up to this size is held by the host when it ends in what may be the beginning of a value.
+/// Every sensible connection buffer takes this and the next piece.
+const SMALL_PIECE: usize = 8 << 10;
+
+impl<H: Host + Copy> Plugin<H> {
+    /// The headers of a response; `end` when no body follows, as far as the host knows.
+    pub(super) fn response_headers(&mut self, id: u32, end: bool) -> Flow {
+        if !self.needs.response || self.exchanges.get(&id).is_some_and(|e| e.refused) {
+            return Flow::Continue;
+        }
+        let flow = self.look_at_response(id, end);
+        // Behind the masking: what the operator sets is meant to be seen.
+        self.set_response_headers();
+        flow
+    }
+
+    fn look_at_response(&mut self, id: u32, end: bool) -> Flow {
+        let rules = &self.config.response;
+        let resolves = !rules.resolve_headers.is_empty() || !rules.resolve_body.is_empty();
+        let masks = self.config.redact && self.may_hold_values(id);
+        if !resolves && !masks {
+            return Flow::Continue;
+        }
+        let mut bytes = self.host.header_map(Map::Response).unwrap_or_default();
+        let redactor = self.redactor(id);
+        if redactor.as_ref().is_some_and(|r| self.mask_headers(Map::Response, &bytes, r)) {
+            // What is resolved below must not bring an unmasked value back.
+            bytes = self.host.header_map(Map::Response).unwrap_or_default();
+        }
+        let map = HeaderMap::new(&bytes);
+        if !self.is_envoy() {
+            let length = message::content_length(map);
+            let exchange = self.exchanges.entry(id).or_default();
+            exchange.pieces = Pieces::of(length);
+        }
+        if !end && !self.has_no_body(map) {
+            self.begin_response_body(id, map, masks, resolves);
+        }
+        let found = map.find(Template::first_start);
+        let places = found.map_or_else(Vec::new, |hit| {
+            let seen = &mut self.seen_in_responses;
+            place::in_headers(&self.config, &self.config.response, hit, seen)
+        });
+        if places.is_empty() {
+            return Flow::Continue;
+        }
+        let waiting = Waiting::new(Stage::ResponseHeaders, self.host.now(), places);
+        self.start(id, waiting, false)
+    }
+
+    /// Whether values of this exchange's request may come back: those that it got, and those that a body
+    /// which is still on its way will get.
+    fn may_hold_values(&self, id: u32) -> bool {
+        self.exchanges.get(&id).is_some_and(|exchange| {
+            !exchange.used.is_empty() || !matches!(exchange.request, RequestState::Passing)
+                || exchange.is_waiting(Half::Request)
+        })
+    }
+
+    fn redactor(&self, id: u32) -> Option<Redactor> {
+        Redactor::new(&self.exchanges.get(&id)?.used)
+    }
+
+    /// Whether there is no body to look at: the status or the method forbids one, or what follows is a tunnel.
+    fn has_no_body(&self, map: HeaderMap<'_>) -> bool {
+        let status = map.text(":status").and_then(|s| s.parse().ok()).unwrap_or(200);
+        let method = self.host.header(Map::Request, ":method").unwrap_or_default();
+        message::has_no_body(&method, status) || (method.as_slice() == b"CONNECT" && status < 300)
+    }
+
+    /// Decides what is done to the body.
+    fn begin_response_body(&mut self, id: u32, map: HeaderMap<'_>, masks: bool, resolves: bool) {
+        if message::is_compressed(map) {
+            if masks {
+                let left = b"a compressed response is not searched for values";
+                self.complain("left_alone", &Denial::new(Reason::NotRepresentable, left));
+            }
+            return;
+        }
+        let kind = if resolves { self.kind_to_collect(map) } else { None };
+        let state = match kind {
+            Some(kind) if self.is_envoy() => ResponseState::Collecting(kind),
+            Some(kind) => ResponseState::Copying(kind, Zeroizing::default()),
+            None if masks => ResponseState::Masking(Default::default()),
+            None => return,
+        };
+        // Its length may change; and WasmX, where the end of a value is held back, compares each piece
+        // with the length.
+        if kind.is_some() || !self.is_envoy() {
+            let _ = self.host.remove_header(Map::Response, b"content-length");
+        }
+        self.exchanges.entry(id).or_default().response = state;
+    }
+
+    /// The kind of a body that is collected and resolved. A stream has no end to wait for, and a body beyond
+    /// the limit goes on as it is.
+    fn kind_to_collect(&mut self, map: HeaderMap<'_>) -> Option<Kind> {
+        let content_type = map.all("content-type").next()?;
+        let kind = self.config.response.resolve_body.kind(content_type)?;
+        let left: &[u8] = if crate::body::is_open_ended(content_type) {
+            b"a stream"
+        } else if message::content_length(map).is_some_and(|n| n > self.config.limits.body_bytes) {
+            b"a response beyond max_body_bytes"
+        } else {
+            return Some(kind);
+        };
+        self.complain("left_alone", &Denial::new(Reason::BodyTooLarge, left));
+        None
+    }
+
+    /// What the operator sets in responses: known since before the request went on; what ended meanwhile
+    /// is left out.
+    fn set_response_headers(&mut self) {
+        if self.response_set.is_empty() {
+            return;
+        }
+        let now = self.host.now();
+        for set in &mut self.response_set {
+            if set.prepare(&mut self.resolver, now) {
+                set.apply(Map::Response, &self.host);
+            } else {
+                for want in set.place.wants() {
+                    self.resolver.wish(want, now);
+                }
+                set.remove(Map::Response, &self.host);
+            }
+        }
+    }
+
+    /// Masks values in a header map of the response. Whether there was anything to mask.
+    fn mask_headers(&self, map: Map, bytes: &[u8], redactor: &Redactor) -> bool {
+        let headers = HeaderMap::new(bytes);
+        let mut masked: Vec<&[u8]> = Vec::new();
+        for (name, value) in headers.iter() {
+            let mut value = Zeroizing::new(value.to_vec());
+            let known = |name: &[u8]| masked.iter().any(|m| m.eq_ignore_ascii_case(name));
+            if redact::is_framing_header(name) || known(name) || !redactor.mask(&mut value) {
+                continue;
+            }
+            masked.push(name);
+            // Of several headers of one name, all are written anew.
+            for (n, value) in headers.all_of(name).enumerate() {
+                let mut value = Zeroizing::new(value.to_vec());
+                redactor.mask(&mut value);
+                let _ = if n == 0 {
+                    self.host.set_header(map, name, &value)
+                } else {
+                    self.host.add_header(map, name, &value)
+                };
+            }
+        }
+        !masked.is_empty()
+    }
+
+    /// A piece of a response's body; where the host buffers, all that it holds.
+    pub(super) fn response_body(&mut self, id: u32, size: usize, end: bool) -> Flow {
+        let envoy = self.is_envoy();
+        let Some(exchange) = self.exchanges.get_mut(&id).filter(|e| !e.refused) else {
+            return Flow::Continue;
+        };
+        if exchange.is_waiting(Half::Response) {
+            // Its headers wait: nothing of it goes on before them.
+            exchange.body_while_waiting = Some(end);
+            return Flow::Pause;
+        }
+        if matches!(exchange.response, ResponseState::Passing) {
+            return Flow::Continue;
+        }
+        if envoy {
+            return self.response_body_buffered(id, end);
+        }
+        let Some(end) = exchange.pieces.take(size, end) else {
+            return Flow::Continue;
+        };
+        self.response_body_copied(id, size, end)
+    }
+
+    /// The trailers of a response: its body ends here.
+    pub(super) fn response_trailers(&mut self, id: u32) -> Flow {
+        let Some(exchange) = self.exchanges.get_mut(&id).filter(|e| !e.refused) else {
+            return Flow::Continue;
+        };
+        if exchange.is_waiting(Half::Response) {
+            exchange.body_while_waiting = Some(true);
+            return Flow::Pause;
+        }
+        if let Some(redactor) = self.redactor(id) {
+            let bytes = self.host.header_map(Map::ResponseTrailers);
+            self.mask_headers(Map::ResponseTrailers, &bytes.unwrap_or_default(), &redactor);
+        }
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return Flow::Continue;
+        };
+        match &exchange.response {
+            ResponseState::Passing => Flow::Continue,
+            ResponseState::Masking(stream) if stream.held() > 0 => {
+                // Nothing can be added to a body whose last piece is gone: an error is better than a body that was
+                // cut without one.
+                let cut = Denial::new(Reason::NotRepresentable, b"trailers");
+                self.complain("response_cut", &cut);
+                self.host.close_response();
+                Flow::Pause
+            }
+            _ => {
+                let later = exchange.was_resumed(Half::Response);
+                let flow = self.response_body_buffered(id, true);
+                if later && flow == Flow::Continue {
+                    let now = self.host.now();
+                    let nothing = Waiting::new(Stage::ResponseBody, now, Vec::new());
+                    return self.start_later(id, nothing);
+                }
+                flow
+            }
+        }
+    }
+
+    /// Envoy: the host buffers what is paused, and shows all of it again with the next piece.
+    pub(super) fn response_body_buffered(&mut self, id: u32, end: bool) -> Flow {
+        let body = self.host.buffer(Buffer::ResponseBody).unwrap_or_default();
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Flow::Continue;
+        };
+        let kind = match &exchange.response {
+            ResponseState::Collecting(kind) => *kind,
+            ResponseState::Masking(_) => return self.mask_piece(id, &body, end),
+            _ => return Flow::Continue,
+        };
+        let too_large = body.len() > self.config.limits.body_bytes;
+        if !end && !too_large {
+            if self.hold(id, Half::Response, body.len()) {
+                return Flow::Pause;
+            }
+            if self.config.on_error == OnError::Deny {
+                return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
+            }
+        }
+        if !end || too_large {
+            self.give_up_collecting(id);
+            return self.mask_piece(id, &body, end);
+        }
+        self.collected(id, kind, body)
+    }
+
+    /// A body that cannot be collected goes on as it is, masked.
+    fn give_up_collecting(&mut self, id: u32) {
+        self.release(id, Half::Response);
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.response = ResponseState::Masking(Default::default());
+        }
+        self.complain("left_alone", &Denial::new(Reason::BodyTooLarge, b"a response"));
+    }
+
+    /// A body is complete: it is masked, and its references are resolved.
+    fn collected(&mut self, id: u32, kind: Kind, mut body: Zeroizing<Vec<u8>>) -> Flow {
+        let size = body.len();
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.response = ResponseState::Passing;
+        }
+        if self.redactor(id).is_some_and(|redactor| redactor.mask(&mut body)) {
+            let _ = self.host.set_buffer(Buffer::ResponseBody, size, &body);
+        }
+        let allow = &self.config.response.allow;
+        let Some(place) = place::in_body(&self.config, allow, kind, &body) else {
+            self.release(id, Half::Response);
+            return Flow::Continue;
+        };
+        drop(body);
+        let waiting = Waiting::new(Stage::ResponseBody, self.host.now(), vec![place]);
+        self.start(id, waiting, false)
+    }
+
+    /// Masks a piece of a stream. What may be the beginning of a value is held back: by the host where that is
+    /// safe, since only what the host holds can still be written when trailers end the body; else here.
+    fn mask_piece(&mut self, id: u32, piece: &[u8], end: bool) -> Flow {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Flow::Continue;
+        };
+        let ResponseState::Masking(stream) = &mut exchange.response else {
+            return Flow::Continue;
+        };
+        stream.know(&exchange.used);
+        let may_pause = self.host.dialect() == Dialect::Envoy && !end && stream.held() == 0;
+        let holds = may_pause && stream.ends_in_a_beginning(piece);
+        if holds && (piece.len() <= SMALL_PIECE || self.expects_trailers()) {
+            return Flow::Pause;
+        }
+        let Some(masked) = self.mask_stream(id, piece, end) else {
+            return Flow::Continue;
+        };
+        // WasmX breaks on an empty piece that is written in place of an empty one.
+        if masked.as_slice() != piece {
+            let _ = self.host.set_buffer(Buffer::ResponseBody, piece.len(), &masked);
+        }
+        Flow::Continue
+    }
+
+    fn mask_stream(&mut self, id: u32, piece: &[u8], end: bool) -> Option<Zeroizing<Vec<u8>>> {
+        match &mut self.exchanges.get_mut(&id)?.response {
+            ResponseState::Masking(stream) => Some(stream.piece(piece, end)),
+            _ => None,
+        }
+    }
+
+    /// Whether this response ends with trailers, as far as its headers say.
+    fn expects_trailers(&self) -> bool {
+        let announced = self.host.header(Map::Response, "trailer").is_some();
+        let content_type = || self.host.header(Map::Response, "content-type");
+        announced || content_type().is_some_and(|t| crate::body::is_grpc(&t))
+    }
+
+    /// WasmX: it buffers a few pieces only, so the body is collected here, and written with its last piece.
+    fn response_body_copied(&mut self, id: u32, size: usize, end: bool) -> Flow {
+        let piece = self.host.buffer(Buffer::ResponseBody).unwrap_or_default();
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Flow::Continue;
+        };
+        let ResponseState::Copying(kind, copied) = &mut exchange.response else {
+            return self.mask_piece(id, &piece, end);
+        };
+        let kind = *kind;
+        copied.extend_from_slice(&piece);
+        let bytes = copied.len();
+        let fits = bytes <= self.config.limits.body_bytes && self.hold(id, Half::Response, bytes);
+        if fits && !end {
+            if size > 0 {
+                let _ = self.host.set_buffer(Buffer::ResponseBody, size, b"");
+            }
+            return Flow::Continue;
+        }
+        let all = self.take_copied(id);
+        if !fits {
+            self.give_up_collecting(id);
+            let _ = self.host.set_buffer(Buffer::ResponseBody, size, &all);
+            return self.mask_piece(id, &all, end);
+        }
+        let _ = self.host.set_buffer(Buffer::ResponseBody, size, &all);
+        self.collected(id, kind, all)
+    }
+
+    fn take_copied(&mut self, id: u32) -> Zeroizing<Vec<u8>> {
+        match self.exchanges.get_mut(&id).map(|e| &mut e.response) {
+            Some(ResponseState::Copying(_, copied)) => std::mem::take(copied),
+            _ => Zeroizing::default(),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The one machine that takes a message from its references to its end: evaluate its places, fetch what is
+//! missing, wait, and then forward or refuse it. The same steps run in the callback that brought the
+//! message and in the one that resumes it.
+
+use super::audit::{self, Outcome};
+use super::exchange::{Exchange, ResponseState, Stage, Waiting};
+use super::host::{Buffer, Dialect, Half, Host};
+use super::message;
+use super::place::{self, Bench, Denial, Edit, Target, Verdict};
+use super::plugin::Plugin;
+use super::reply;
+use crate::config::OnError;
+use crate::events::Line;
+use crate::failure::Reason;
+use crate::metrics::Series;
+use crate::resolver::{Lane, Todo, Want};
+
+/// What the host is to do with a message after a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Send it on.
+    Continue,
+    /// Hold it until it is resumed or answered.
+    Pause,
+}
+
+/// How far a message got.
+enum Next {
+    /// All is known: these changes, and on it goes.
+    Forward(Vec<Edit>),
+    /// It is answered from here.
+    Refuse(Denial),
+    /// Something is under way that will wake it.
+    Wait,
+}
+
+impl<H: Host + Copy> Plugin<H> {
+    /// Takes a message on in the callback that brought it. `waited`: what it needs was asked for earlier.
+    pub(super) fn start(&mut self, id: u32, mut waiting: Waiting, waited: bool) -> Flow {
+        let next = self.advance(id, &mut waiting, waited);
+        let flow = match next {
+            Next::Forward(edits) => {
+                self.forward(id, &waiting, edits);
+                Flow::Continue
+            }
+            Next::Refuse(denial) => self.refuse_message(id, &waiting, &denial),
+            Next::Wait => self.park(id, waiting),
+        };
+        self.schedule_tick();
+        flow
+    }
+
+    /// Evaluates the messages for which something has come, oldest first. On Envoy this is for the root
+    /// context's callbacks only: making another request the effective one would misdirect what the current
+    /// request's callback does next.
+    pub(super) fn advance_woken(&mut self) {
+        let most = match self.host.dialect() {
+            Dialect::Envoy => self.config.limits.woken_at_once,
+            Dialect::WasmX => usize::MAX,
+        };
+        for _ in 0..most {
+            let Some(id) = self.woken.pop_front() else {
+                return;
+            };
+            for half in [Half::Request, Half::Response] {
+                let exchange = self.exchanges.get_mut(&id);
+                let Some(waiting) = exchange.and_then(|e| e.waiting(half).take()) else {
+                    continue;
+                };
+                if self.is_envoy() && self.host.focus(id).is_err() {
+                    // The client left, and the host has not deleted the context yet.
+                    self.forget(id);
+                    continue;
+                }
+                self.resume(id, *waiting);
+            }
+        }
+    }
+
+    /// Nothing that is under way wakes this half any more; the other one may still wait.
+    fn stop_waiting(&mut self, id: u32) {
+        let waits = |half| self.exchanges.get(&id).is_some_and(|e| e.is_waiting(half));
+        if !waits(Half::Request) && !waits(Half::Response) {
+            self.resolver.forget(id);
+        }
+    }
+
+    /// Takes a waiting message on, and resumes it when it is done.
+    fn resume(&mut self, id: u32, mut waiting: Waiting) {
+        let next = self.advance(id, &mut waiting, true);
+        if !matches!(next, Next::Wait) {
+            let waited = waiting.since.age(self.host.now());
+            self.resolver.metrics.delayed(waited);
+        }
+        match next {
+            // WasmX takes a new body in the body's own callback only; the next request finds the value.
+            Next::Forward(_) if !self.is_envoy() && waiting.stage == Stage::RequestBody => {
+                let denial = Denial::new(Reason::NotReady, b"");
+                self.refuse_message(id, &waiting, &denial);
+            }
+            Next::Forward(edits) => {
+                self.forward(id, &waiting, edits);
+                // WasmX resumes by itself when the last call is answered.
+                if self.is_envoy() && self.finish_held_response(id, waiting.stage) {
+                    self.resume_half(id, waiting.stage.half());
+                }
+            }
+            Next::Refuse(denial) => {
+                self.refuse_message(id, &waiting, &denial);
+            }
+            Next::Wait => {
+                self.park(id, waiting);
+            }
+        }
+    }
+
+    fn resume_half(&mut self, id: u32, half: Half) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            let [request, response] = &mut exchange.resumed;
+            match half {
+                Half::Request => *request = true,
+                Half::Response => *response = true,
+            }
+        }
+        let _ = self.host.resume(half);
+    }
+
+    /// Has a message go on from the next tick (Envoy).
+    pub(super) fn start_later(&mut self, id: u32, waiting: Waiting) -> Flow {
+        let flow = self.park(id, waiting);
+        if self.exchanges.get(&id).is_some_and(|exchange| !exchange.refused) {
+            self.woken.push_back(id);
+        }
+        self.schedule_tick();
+        flow
+    }
+
+    /// Evaluates a message as often as needed until it is done or something is under way for it.
+    fn advance(&mut self, id: u32, waiting: &mut Waiting, mut waited: bool) -> Next {
+        loop {
+            let wants = match self.evaluate(id, waiting, waited) {
+                Verdict::Deny(denial) => return Next::Refuse(denial),
+                // WasmX: a request that goes on while a call of its own is under way kills the worker.
+                Verdict::Edit(_) if !self.is_envoy() && self.resolver.awaits(id) => {
+                    return Next::Wait;
+                }
+                Verdict::Edit(edits) => return Next::Forward(edits),
+                Verdict::Wait(wants) => wants,
+            };
+            if waited && self.resolver.awaits(id) {
+                return Next::Wait;
+            }
+            if waiting.rounds >= self.config.limits.rounds {
+                return Next::Refuse(Denial::new(Reason::Unavailable, b""));
+            }
+            waiting.rounds += 1;
+            waited = true;
+            self.fetch(id, &wants);
+        }
+    }
+
+    /// Fetches what a message needs.
+    pub(super) fn fetch(&mut self, id: u32, wants: &[Want]) {
+        let lane = match self.host.dialect() {
+            Dialect::Envoy => Lane::Worker,
+            Dialect::WasmX => Lane::Request(id),
+        };
+        let mut todo = Todo::default();
+        self.with_now(|resolver, now| {
+            for want in wants {
+                resolver.fetch(want, lane, id, now, &mut todo);
+            }
+        });
+        self.carry_out(todo);
+    }
+
+    /// What there is for a message now. WasmX cannot wait in a response, and the beginning of a response whose
+    /// body is looked at is with the client already.
+    fn evaluate(&mut self, id: u32, waiting: &Waiting, waited: bool) -> Verdict {
+        let response = waiting.stage.half() == Half::Response;
+        let on_error = match (waiting.stage, self.config.on_error) {
+            (Stage::ResponseBody, OnError::Deny) => OnError::Remove,
+            (_, on_error) => on_error,
+        };
+        let masks = self.config.redact && !response;
+        let mut used = Vec::new();
+        self.resolver.metrics.begin();
+        let mut bench = Bench {
+            on_error,
+            resolver: &mut self.resolver,
+            since: waited.then_some(waiting.since),
+            now: self.host.now(),
+            patient: !(response && self.host.dialect() == Dialect::WasmX),
+            used: masks.then_some(&mut used),
+        };
+        let verdict = place::judge(waiting.places.iter(), &mut bench);
+        if !used.is_empty() && matches!(verdict, Verdict::Edit(_)) {
+            self.exchanges.entry(id).or_default().used.append(&mut used);
+        }
+        if matches!(verdict, Verdict::Wait(_)) {
+            self.resolver.metrics.begin();
+        }
+        verdict
+    }
+
+    /// Has a message wait. What it holds counts against the worker's budget.
+    fn park(&mut self, id: u32, waiting: Waiting) -> Flow {
+        let body = match waiting.stage {
+            Stage::RequestHeaders | Stage::ResponseHeaders => 0,
+            Stage::RequestBody | Stage::WholeRequest(_) => self.buffered(Buffer::RequestBody),
+            Stage::ResponseBody => self.buffered(Buffer::ResponseBody),
+        };
+        let places: usize = waiting.places.iter().map(place::Place::size).sum();
+        let half = waiting.stage.half();
+        if !self.hold(id, half, body.saturating_add(places)) {
+            return self.refuse_message(id, &waiting, &Denial::new(Reason::Overloaded, b""));
+        }
+        self.resolver.metrics.begin();
+        let exchange = self.exchanges.entry(id).or_default();
+        *exchange.waiting(half) = Some(Box::new(waiting));
+        Flow::Pause
+    }
+
+    /// Bytes that the host holds of a body.
+    fn buffered(&self, buffer: Buffer) -> usize {
+        self.host.buffer(buffer).map_or(0, |body| body.len())
+    }
+
+    /// Changes the message; the caller sends it on.
+    fn forward(&mut self, id: u32, waiting: &Waiting, edits: Vec<Edit>) {
+        self.stop_waiting(id);
+        self.audit(waiting, Outcome::GoesOn);
+        self.resolver.metrics.end();
+        let host = self.host;
+        let half = waiting.stage.half();
+        for edit in edits {
+            if let (Edit::Body(body), Stage::WholeRequest(true)) = (&edit, waiting.stage) {
+                let length = body.len().to_string();
+                let _ = host.set_header(half.headers(), b"content-length", length.as_bytes());
+            }
+            message::apply(&host, half, edit);
+        }
+        for edit in &waiting.fixed {
+            message::apply(&host, half, edit.clone());
+        }
+        if half == Half::Request && waiting.places.iter().any(|p| p.is_of_clients(&self.config)) {
+            self.mark_resolved();
+        }
+        self.release(id, half);
+    }
+
+    /// Envoy: an internal redirect sends the changed request through the filter again, which must not take a
+    /// value for a reference. Clients cannot set a property.
+    pub(super) fn mark_resolved(&self) {
+        if self.is_envoy() {
+            let _ = self.host.set_property(self.mark.as_bytes(), b"1");
+        }
+    }
+
+    /// Logs who used what, if `audit` is configured; before anything is changed.
+    fn audit(&mut self, waiting: &Waiting, outcome: Outcome) {
+        if waiting.stage.half() != Half::Request {
+            return;
+        }
+        if let Some(rules) = self.config.audit.as_ref() {
+            let times = (waiting.since, self.host.now());
+            let (config, resolver) = (&self.config, &mut self.resolver);
+            audit::write(rules, config, &waiting.places, outcome, resolver, times, &self.host);
+        }
+    }
+
+    /// Refuses a message whose evaluation failed.
+    fn refuse_message(&mut self, id: u32, waiting: &Waiting, denial: &Denial) -> Flow {
+        self.stop_waiting(id);
+        self.audit(waiting, Outcome::Refused(denial.reason));
+        // WasmX would keep the length of the response that had come, and the client would wait for the rest.
+        if !self.is_envoy() && waiting.stage == Stage::ResponseHeaders {
+            let _ = self.host.remove_header(Half::Response.headers(), b"content-length");
+        }
+        self.refuse(id, denial)
+    }
+
+    /// Answers the request from here.
+    pub(super) fn refuse(&mut self, id: u32, denial: &Denial) -> Flow {
+        self.complain("request_denied", denial);
+        self.resolver.metrics.end();
+        self.resolver.metrics.count(Series::Refusals(denial.reason));
+        self.refused = true;
+        self.forget(id);
+        if self.needs.response || self.needs.request_body {
+            self.exchanges.insert(id, Exchange::refused());
+        }
+        reply::deny(&self.host, denial, self.bare_replies);
+        Flow::Pause
+    }
+
+    /// Logs the first failure for a reason; repeats are only counted.
+    pub(super) fn complain(&mut self, event: &str, denial: &Denial) {
+        let head = Line::new(event)
+            .word("reason", denial.reason.as_str())
+            .end();
+        if !self.resolver.events.first(&head, true, self.host.now()) {
+            return;
+        }
+        let id = reply::request_id(&self.host).unwrap_or_default();
+        let line = Line::of(&head).word("request_id", &id);
+        let reference = String::from_utf8_lossy(&denial.reference);
+        log::warn!("{}", line.quoted("reference", &reference).end());
+    }
+
+    /// Envoy with held response headers: what the host buffered of the body while the headers waited goes on
+    /// without another callback, so it is worked on here. Whether the response can be resumed.
+    fn finish_held_response(&mut self, id: u32, stage: Stage) -> bool {
+        if stage != Stage::ResponseHeaders {
+            return true;
+        }
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return true;
+        };
+        let Some(ended) = exchange.body_while_waiting.take() else {
+            return true;
+        };
+        if matches!(exchange.response, ResponseState::Passing) {
+            return true;
+        }
+        self.response_body_buffered(id, ended) == Flow::Continue
+    }
+}
+
+impl Denial {
+    /// A refusal without a time after which to try again.
+    pub(super) fn new(reason: Reason, reference: &[u8]) -> Self {
+        Self {
+            reason,
+            reference: reference.to_vec(),
+            retry_after: None,
+        }
+    }
+}
+
+impl place::Place {
+    /// Whether clients' references are resolved here; what the operator sets alone is not marked.
+    fn is_of_clients(&self, config: &crate::config::Config) -> bool {
+        self.target != Target::Later && self.of_clients(config).next().is_some()
+    }
+}
