@@ -234,8 +234,8 @@ fn read_vaults(
     let entities = root.list("vaults").unwrap_or_default();
     if entities.is_empty() {
         // As in Kong: the environment alone makes a vault.
-        let config = Fields::of(Json::EMPTY, "vaults[0].config".into(), problems);
-        let vault = config.and_then(|config| read_vault_config(config, ENVIRONMENTS.into(), env));
+        let config = Fields::empty("vaults[0].config".into(), problems);
+        let vault = read_vault_config(config, ENVIRONMENTS.into(), env);
         return vec![(ENVIRONMENTS.into(), vault)];
     }
     let mut vaults: Vec<(String, Option<Vault>)> = Vec::with_capacity(entities.len());
@@ -263,7 +263,7 @@ fn read_vaults(
 /// only if the environment alone makes a whole one: the same variables are also defaults for entities.
 fn environments_vault(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Option<Vault>)> {
     let problems = Problems::default();
-    let fields = Fields::of(Json::EMPTY, String::new(), &problems)?;
+    let fields = Fields::empty(String::new(), &problems);
     let vault = read_vault_config(fields, ENVIRONMENTS.into(), env)?;
     let whole = problems.into_vec().is_empty();
     whole.then(|| (ENVIRONMENTS.to_owned(), Some(vault)))
@@ -330,13 +330,13 @@ fn read_entity<'p>(
     }
     let config = fields
         .object("config")
-        .or_else(|| Fields::of(Json::EMPTY, format!("{path}.config"), problems));
+        .unwrap_or_else(|| Fields::empty(format!("{path}.config"), problems));
     if prefix.is_none() {
         fields.problem("prefix", "is missing: it is the name that references use");
     }
     let prefix = prefix.unwrap_or_default();
     fields.done();
-    let vault = config.and_then(|config| read_vault_config(config, prefix.clone(), env));
+    let vault = read_vault_config(config, prefix.clone(), env);
     Some((prefix, vault))
 }
 

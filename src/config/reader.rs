@@ -76,6 +76,16 @@ impl<'p> Fields<'p> {
         None
     }
 
+    /// An object without any fields.
+    pub(super) fn empty(path: String, problems: &'p Problems) -> Self {
+        Self {
+            path,
+            members: Object::default(),
+            known: Vec::new(),
+            problems,
+        }
+    }
+
     /// The path of one of this object's fields.
     pub(super) fn path(&self, name: &str) -> String {
         // JSON has a field without a name; a path without one would be nowhere.
@@ -230,7 +240,7 @@ impl<'p> Fields<'p> {
 fn unknown_field(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
-        .map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate))
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .min()
         .filter(|(distance, candidate)| *distance * 2 <= candidate.len().max(2));
     match nearest {
@@ -239,34 +249,8 @@ fn unknown_field(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// How many bytes have to be changed, put in, left out or exchanged with the next one to make one name the
-/// other: the optimal string alignment distance. The library for it needs the standard library.
-fn distance(one: &[u8], other: &[u8]) -> usize {
-    // The distances of what was read of `one` before, and with the last byte, to each beginning of `other`.
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for (i, byte) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, wanted) in other.iter().enumerate() {
-            let at = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX - 1);
-            let put = at(&last, j + 1).min(at(&row, j)) + 1;
-            let change = at(&last, j) + usize::from(byte != wanted);
-            let exchanged =
-                i > 0 && j > 0 && one.get(i - 1) == Some(wanted) && other.get(j - 1) == Some(byte);
-            let exchange = if exchanged {
-                at(&before, j - 1) + 1
-            } else {
-                put
-            };
-            row.push(put.min(change).min(exchange));
-        }
-        before = core::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or_default()
-}
-
 /// What a JSON value is, without showing it: a value that stands in a wrong place may be a secret.
-const fn kind(value: Json<'_>) -> &'static str {
+fn kind(value: Json<'_>) -> &'static str {
     match value.kind() {
         Kind::Null => "null",
         Kind::Boolean => "true or false",
@@ -274,18 +258,5 @@ const fn kind(value: Json<'_>) -> &'static str {
         Kind::Text => "a text",
         Kind::List => "a list",
         Kind::Object => "an object",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    proptest::proptest! {
-        #[test]
-        fn distances_are_those_of_strsim(one in "[abc]{0,7}", other in "[abc]{0,7}") {
-            proptest::prop_assert_eq!(
-                super::distance(one.as_bytes(), other.as_bytes()),
-                strsim::osa_distance(&one, &other)
-            );
-        }
     }
 }
