@@ -2,6 +2,7 @@
 //! no connection and fetches nothing.
 
 mod identity;
+pub mod limits;
 mod reader;
 mod uri;
 
@@ -190,7 +191,7 @@ fn read<'p>(
     let response = root
         .object("response")
         .map(|r| read_response(r, &known, problems));
-    let limits = read_limits(&mut root);
+    let limits = limits::read(&mut root);
     let on_error = root.choice(
         "on_error",
         &[
@@ -523,23 +524,6 @@ fn read_response(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> 
     let redact = fields.boolean("redact").unwrap_or_default();
     fields.done();
     (rules, redact)
-}
-
-fn read_limits(root: &mut Fields<'_>) -> Limits {
-    let mut number = |name, min, max, default: u32| {
-        let given = root.number(name, min, max);
-        // Within the range of u32 by its limits.
-        given.map_or(default, |n| n as u32)
-    };
-    let body_bytes = number("max_body_bytes", 1u32, 64 << 20, 1 << 20);
-    let per_second = number("max_fetches_per_second", 1, 100_000, 50);
-    let in_flight = number("max_fetches_in_flight", 1, 100_000, 100);
-    Limits {
-        body_bytes: usize::try_from(body_bytes).unwrap_or(usize::MAX),
-        fetches_per_second: u64::from(per_second),
-        fetches_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
-        ..Limits::default()
-    }
 }
 
 /// The header must not be one that holds a secret by the time it is read.

@@ -139,6 +139,16 @@ impl<'p> Fields<'p> {
         number
     }
 
+    pub(super) fn whole_number(&mut self, name: &'static str, min: u32, max: u32) -> Option<u32> {
+        let number = self.number(name, min, max)?;
+        if number.fract() == 0.0 {
+            // Within u32 by its range.
+            return Some(number as u32);
+        }
+        self.problem(name, format!("must be a whole number, not {number}"));
+        None
+    }
+
     pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let value = self.take(name)?;
         if value.boolean().is_none() {

@@ -205,6 +205,67 @@ fn a_certificate_has_no_part_of_that_name() {
     );
 }
 
+/// A configuration with one vault and these fields.
+fn with_fields(fields: &str) -> Result<Config, Vec<String>> {
+    parse(&format!(r#"{{"vaults":[{VAULT}],{fields}}}"#), &with_secret)
+}
+
+#[test]
+fn every_limit_can_be_set_to_3_and_has_its_default() {
+    let names = |table: &[limits::Limit]| -> Vec<String> {
+        let fields = table.iter().map(|limit| format!("\"{}\":3", limit.name));
+        fields.collect()
+    };
+    let fields = format!(
+        "{},\"limits\":{{{}}}",
+        names(limits::TOP_LEVEL).join(","),
+        names(limits::LIMITS).join(",")
+    );
+    let config = with_fields(&fields).unwrap();
+    // Every number in it, whichever fields there are: one that has no line in the tables is not 3.
+    let shown = format!("{:?}", config.limits);
+    let numbers: Vec<&str> = shown
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| !digits.is_empty())
+        .collect();
+    assert!(numbers.iter().all(|number| *number == "3"), "{shown}");
+    let tables = limits::TOP_LEVEL.len() + limits::LIMITS.len();
+    assert_eq!(numbers.len(), tables, "{shown}");
+    assert_eq!(
+        with_fields("\"limits\":{}").unwrap().limits,
+        Limits::default()
+    );
+    for limit in limits::TOP_LEVEL.iter().chain(limits::LIMITS) {
+        let default = (limit.get)(&Limits::default());
+        let range = u64::from(limit.min)..=u64::from(limit.max);
+        assert!(range.contains(&default), "{}", limit.name);
+    }
+}
+
+#[test]
+fn a_limit_out_of_range_is_an_error_with_its_path() {
+    for (fields, message) in [
+        (
+            r#""limits":{"references":0}"#,
+            "limits.references: must be from 1 to 10000, not 0",
+        ),
+        (
+            r#""limits":{"references":1.5}"#,
+            "limits.references: must be a whole number, not 1.5",
+        ),
+        (
+            r#""limits":{"token_interval":1}"#,
+            "limits.token_interval: is not a known field; did you mean `token_interval_ms`?",
+        ),
+        (
+            r#""max_body_bytes":1.5"#,
+            "max_body_bytes: must be a whole number, not 1.5",
+        ),
+    ] {
+        assert_eq!(with_fields(fields).unwrap_err(), [message]);
+    }
+}
+
 /// The identity of a vault with these settings in this environment, or the problems.
 fn identity(config: &str, variables: &[(&str, &str)]) -> Result<Identity, Vec<String>> {
     let json = format!(r#"{{"vaults":[{{"name":"azure","prefix":"az","config":{{{config}}}}}]}}"#);

@@ -52,7 +52,7 @@ fn a_syntax_error_names_its_place_and_nothing_of_the_text() {
         ("[1 2]", "expected `,` or `]` at line 1 column 4"),
         ("{1}", "key must be a string at line 1 column 2"),
         ("{} {}", "trailing characters at line 1 column 4"),
-        ("-", "EOF while parsing a value at line 1 column 1"),
+        ("-", "invalid number at line 1 column 1"),
         ("\"hush", "EOF while parsing a string at line 1 column 5"),
         (
             "\"hush\nhush\"",

@@ -6,8 +6,11 @@
 //! the reader's to say. It refuses nothing that the reader takes.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result};
+use azure_key_vault_filter::config::limits::{LIMITS, Limit, TOP_LEVEL};
+use azure_key_vault_filter::limits::Limits;
 use serde_json::{Map, Value, json};
 
 use crate::errors;
@@ -40,11 +43,14 @@ enum Shape {
     Object(&'static [Field]),
     /// A list of objects with these fields.
     Objects(&'static [Field]),
+    /// An object with the fields of [`LIMITS`].
+    Limits,
     /// Anything: it means nothing here.
     Anything,
 }
 
 /// A field of an object.
+#[derive(Clone, Copy)]
 struct Field {
     name: &'static str,
     shape: Shape,
@@ -115,14 +121,44 @@ const SECONDS: Shape = Shape::Number(0, 100_000_000);
 const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
 
+/// The fields of the whole configuration.
+fn root() -> &'static [Field] {
+    static ALL: LazyLock<Vec<Field>> = LazyLock::new(|| {
+        let at = ROOT.iter().position(|field| field.name == "limits");
+        let (before, after) = ROOT.split_at(at.unwrap_or_default());
+        [
+            before,
+            &TOP_LEVEL.iter().map(of_limit).collect::<Vec<_>>(),
+            after,
+        ]
+        .concat()
+    });
+    &ALL
+}
+
+/// The fields of `limits`: the reader's own table has them.
+fn limits() -> &'static [Field] {
+    static ALL: LazyLock<Vec<Field>> = LazyLock::new(|| LIMITS.iter().map(of_limit).collect());
+    &ALL
+}
+
+fn of_limit(limit: &Limit) -> Field {
+    let default = (limit.get)(&Limits::default());
+    // Another value than the default that is in every range.
+    let example = (default / 2).max(1);
+    Field {
+        default: default.to_string().leak(),
+        example: example.to_string().leak(),
+        ..field(limit.name, Shape::Number(limit.min, limit.max), limit.about)
+    }
+}
+
 #[rustfmt::skip]
 const ROOT: &[Field] = &[
     field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
     field("request", Shape::Object(REQUEST), "What is done to requests."),
     field("response", Shape::Object(RESPONSE), "What is done to responses."),
-    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413.").default("1048576").example("262144"),
-    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; what is beyond is answered 503 at once.").default("50").example("10"),
-    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time.").default("100").example("20"),
+    field("limits", Shape::Limits, "What traffic may cost beside the three above."),
     field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (the client gets 503), remove (the header or parameter is dropped, in JSON the string becomes null) or keep (the reference goes on as it came).").default("\"deny\"").example("\"remove\""),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. In Kong it needs nginx_wasm_shm_kv.").default("true in Envoy, false in Kong").example("true"),
     field("metrics", Shape::Object(METRICS), "What metrics may tell."),
@@ -265,7 +301,7 @@ pub(crate) enum Dialect {
 
 /// The schema of a configuration.
 pub(crate) fn schema(dialect: Dialect) -> Value {
-    let mut schema = object(ROOT, dialect);
+    let mut schema = object(root(), dialect);
     let (id, url) = match dialect {
         Dialect::Editor => ("$schema", "http://json-schema.org/draft-07/schema#"),
         Dialect::Kong => ("$schema", "http://json-schema.org/draft-04/schema#"),
@@ -329,6 +365,7 @@ fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
             "additionalProperties": { "type": "string" },
         }),
         Shape::Object(fields) => return object(fields, dialect),
+        Shape::Limits => return object(limits(), dialect),
         Shape::Objects(fields) => list(Value::Object(object(fields, dialect)), dialect),
         Shape::Anything => json!({}),
     };

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Field, HTTP, HTTPS, ROOT, Shape};
+use super::{Field, HTTP, HTTPS, Shape, limits, root};
 
 /// What stands before the tables.
 const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs; a test keeps them equal. Change it there. -->
@@ -82,7 +82,7 @@ pub(super) fn sections() -> Vec<(String, &'static [Field])> {
         }
     }
     let mut all = Vec::new();
-    walk("", ROOT, &mut all);
+    walk("", root(), &mut all);
     all
 }
 
@@ -90,6 +90,7 @@ pub(super) fn sections() -> Vec<(String, &'static [Field])> {
 fn within(section: &str, field: &Field) -> Option<(String, &'static [Field])> {
     let (fields, suffix) = match field.shape {
         Shape::Object(fields) => (fields, ""),
+        Shape::Limits => (limits(), ""),
         Shape::Objects(fields) => (fields, "[]"),
         _ => return None,
     };
@@ -183,7 +184,7 @@ fn kind(section: &str, field: &Field) -> String {
         Shape::Boolean => "true or false".into(),
         Shape::Texts | Shape::TextsLike(_) => "list of texts".into(),
         Shape::Headers | Shape::Parameters => "object of names and texts".into(),
-        Shape::Object(_) => link("object", section, field),
+        Shape::Object(_) | Shape::Limits => link("object", section, field),
         Shape::Objects(_) => link("list of objects", section, field),
         Shape::Anything => "anything".into(),
     }
