@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use reader::Problem;
+use uri::did_you_mean;
 pub use uri::{HttpUrl, HttpsUri};
 
 use self::reader::{Fields, Problems};
@@ -22,7 +23,7 @@ use crate::limits::Limits;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
 use crate::quoted::Quoted;
-use crate::reference::{Reference, lua_number};
+use crate::reference::{Reference, TOO_SHORT, is_below_a_second, lua_number};
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::Span;
@@ -56,6 +57,8 @@ pub struct Config {
     pub metrics: MetricRules,
     /// Whether each use of a secret by a client is logged.
     pub audit: Option<Audit>,
+    /// What is accepted and has a risk that the operator should know.
+    pub warnings: Vec<Problem>,
 }
 
 /// `audit`
@@ -141,11 +144,15 @@ impl Rules {
     /// Whether nothing is to be done.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.set_headers.is_empty()
-            && self.set_query.is_empty()
-            && self.resolve_headers.is_empty()
+        self.set_headers.is_empty() && self.set_query.is_empty() && !self.resolves()
+    }
+
+    /// Whether references are resolved in any place.
+    #[must_use]
+    pub const fn resolves(&self) -> bool {
+        !(self.resolve_headers.is_empty()
             && self.resolve_query.is_empty()
-            && self.resolve_body.is_empty()
+            && self.resolve_body.is_empty())
     }
 }
 
@@ -214,6 +221,9 @@ fn read<'p>(
         read_audit(fields, rules)
     });
     root.done();
+    let warnings = response
+        .as_ref()
+        .and_then(|(rules, _)| risk_of_echoes(rules));
     Some(Config {
         vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
         request: request.unwrap_or_default(),
@@ -224,6 +234,17 @@ fn read<'p>(
         shared_data,
         metrics: metrics.unwrap_or_default(),
         audit,
+        warnings: warnings.into_iter().collect(),
+    })
+}
+
+/// A reference in a response need not be the upstream's own.
+fn risk_of_echoes(response: &Rules) -> Option<Problem> {
+    response.resolves().then(|| Problem {
+        path: "response.resolve".to_owned(),
+        message: "a client that can have the upstream send back a text of the client's (an echo, an error page, \
+                  a stored comment) can read every secret that allow lists; list only secrets that clients may see"
+            .to_owned(),
     })
 }
 
@@ -397,8 +418,12 @@ impl Settings<'_, '_> {
                 self.fields.problem(name, message);
             }
             parsed
-        });
-        seconds.map(Span::from_seconds)
+        })?;
+        if is_below_a_second(seconds) {
+            self.fields.problem(name, TOO_SHORT);
+            return None;
+        }
+        Some(Span::from_seconds(seconds))
     }
 
     fn kind(&mut self) -> ObjectKind {
@@ -418,9 +443,13 @@ impl Settings<'_, '_> {
     }
 
     fn uri(&mut self, name: &'static str, text: Option<String>) -> Option<HttpsUri> {
-        match HttpsUri::parse(&text?) {
+        let text = text?;
+        match HttpsUri::parse(&text) {
             Ok(uri) => Some(uri),
-            Err(message) => {
+            Err(mut message) => {
+                if name == "vault_uri" {
+                    message.push_str(&did_you_mean(&text));
+                }
                 self.fields.problem(name, message);
                 None
             }
@@ -501,9 +530,9 @@ fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> R
         set.done();
     }
     if let Some(mut resolve) = fields.object("resolve") {
-        read_resolve(&mut resolve, known, problems, &mut rules);
         let names = resolve.texts("query").unwrap_or_default();
         rules.resolve_query = ParameterNames::new(names);
+        read_resolve(&mut resolve, known, problems, &mut rules);
         resolve.done();
     }
     fields.done();
@@ -609,13 +638,19 @@ fn read_resolve(resolve: &mut Fields<'_>, known: &Known, problems: &Problems, ru
     rules.resolve_headers = HeaderNames::new(names);
     rules.resolve_body = read_media_types(resolve, problems);
     let path = resolve.path("allow");
+    let given = resolve.texts("allow").unwrap_or_default();
+    if rules.resolves() && given.is_empty() {
+        let message = "is missing: without it nothing is resolved in the places that are listed; \
+                       list the references that may be resolved there, as VAULT/NAME (* stands for any)";
+        problems.add(&path, message);
+    }
+    if !rules.resolves() && !given.is_empty() {
+        let message = "lists references, but there is no place to resolve them in; \
+                       list headers, query or body beside it";
+        problems.add(&path, message);
+    }
     let mut allowed = Vec::new();
-    for (index, text) in resolve
-        .texts("allow")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
+    for (index, text) in given.iter().enumerate() {
         match Allowed::parse(text) {
             Ok(pattern)
                 if pattern.vault().bytes().any(|b| b == b'*') || known.has(pattern.vault()) =>

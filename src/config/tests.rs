@@ -568,3 +568,154 @@ fn without_a_tenant_the_vault_is_asked() {
     );
     assert_eq!(identity.most_calls(), 2);
 }
+
+#[test]
+fn a_time_below_one_second_is_an_error_and_0_is_not() {
+    for name in ["ttl", "neg_ttl", "resurrect_ttl"] {
+        let read = |seconds: &str| {
+            let config = format!(r#"{URI},"client_id":"c","client_secret":"s","{name}":{seconds}"#);
+            identity(&config, &[])
+        };
+        for seconds in ["0.0004", "0.999"] {
+            let problems = read(seconds).unwrap_err();
+            let message = format!("vaults[0].config.{name}: is below one second");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&message),
+                "{problems:?}"
+            );
+        }
+        for seconds in ["0", "1", "1.5", "100000000"] {
+            assert!(read(seconds).is_ok(), "{seconds}");
+        }
+        let variable = format!("KONG_VAULT_AZURE_{}", name.to_ascii_uppercase());
+        let config = format!(r#"{URI},"client_id":"c","client_secret":"s""#);
+        assert!(identity(&config, &[(&variable, "0.5")]).is_err());
+        assert!(identity(&config, &[(&variable, "1.5")]).is_ok());
+    }
+}
+
+#[test]
+fn places_without_allow_and_allow_without_places_are_errors() {
+    for side in ["request", "response"] {
+        let read = |resolve: &str| with_fields(&format!(r#""{side}":{{"resolve":{{{resolve}}}}}"#));
+        for (resolve, message) in [
+            (
+                r#""headers":["x-a"]"#,
+                "is missing: without it nothing is resolved",
+            ),
+            (
+                r#""body":["text/plain"],"allow":[]"#,
+                "is missing: without it nothing is resolved",
+            ),
+            (
+                r#""allow":["*"]"#,
+                "lists references, but there is no place",
+            ),
+            (
+                r#""headers":[],"allow":["*"]"#,
+                "lists references, but there is no place",
+            ),
+        ] {
+            let problems = read(resolve).unwrap_err();
+            let start = format!("{side}.resolve.allow: {message}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&start),
+                "{problems:?}"
+            );
+        }
+        assert!(read("").is_ok());
+        assert!(read(r#""headers":["x-a"],"allow":["*"]"#).is_ok());
+    }
+    let query = r#""request":{"resolve":{"query":["key"],"allow":["*"]}}"#;
+    assert!(with_fields(query).is_ok());
+}
+
+#[test]
+fn resolving_in_responses_is_accepted_with_one_warning() {
+    let resolve = r#""resolve":{"headers":["x-a"],"body":["text/plain"],"allow":["*"]}"#;
+    let config = with_fields(&format!(r#""response":{{{resolve}}}"#)).unwrap();
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].starts_with("response.resolve: a client that can"),
+        "{warnings:?}"
+    );
+    let config = with_fields(&format!(r#""request":{{{resolve}}}"#)).unwrap();
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn a_client_secret_with_blanks_or_line_breaks_is_refused() {
+    let app = format!(r#"{URI},"tenant_id":"t","client_id":"c""#);
+    for secret in ["hush\n", "hush\r\n", " hush", "hush ", "hu\nsh", "hush\t"] {
+        let problems = identity(&app, &[("AZURE_CLIENT_SECRET", secret)]).unwrap_err();
+        let start =
+            "vaults[0].config.client_secret: begins or ends with a blank, or holds a line break";
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(start),
+            "{problems:?}"
+        );
+        assert!(!problems[0].contains("hu"), "{problems:?}");
+    }
+    assert!(identity(&app, &[("AZURE_CLIENT_SECRET", "h~8Q u.s-h_")]).is_ok());
+}
+
+#[test]
+fn the_vault_that_was_meant_is_named() {
+    let app = r#""tenant_id":"t","client_id":"c","client_secret":"s""#;
+    for (uri, meant) in [
+        (
+            "https://my-vault.privatelink.vaultcore.azure.net",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://my-vault.privatelink.vault.azure.net/",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://my-vault.vaultcore.azure.net:443",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://My-Vault.vault.azure.com",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "http://my-vault.vault.azure.net",
+            "my-vault.vault.azure.net",
+        ),
+        ("my-vault.vault.azure.net", "my-vault.vault.azure.net"),
+        ("my-vault", "my-vault.vault.azure.net"),
+        (
+            "https://my-vault.vault.azure.net/secrets/a/b",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://v.privatelink.vaultcore.usgovcloudapi.net",
+            "v.vault.usgovcloudapi.net",
+        ),
+        (
+            "https://v.privatelink.vaultcore.azure.cn",
+            "v.vault.azure.cn",
+        ),
+        (
+            "https://h.privatelink.managedhsm.azure.net",
+            "h.managedhsm.azure.net",
+        ),
+    ] {
+        let problems = identity(&format!(r#""vault_uri":"{uri}",{app}"#), &[]).unwrap_err();
+        let hint = format!("; did you mean https://{meant}?");
+        let found = problems
+            .iter()
+            .any(|p| p.starts_with("vaults[0].config.vault_uri: ") && p.contains(&hint));
+        assert!(found, "{uri} {problems:?}");
+    }
+    for uri in [
+        "https://v.vault.azure.net.example.com",
+        "https://example.com",
+        "https://a b",
+    ] {
+        let problems = identity(&format!(r#""vault_uri":"{uri}",{app}"#), &[]).unwrap_err();
+        assert!(!problems.concat().contains("did you mean"), "{problems:?}");
+    }
+}

@@ -165,6 +165,10 @@ impl Gateway {
         let bytes = host.buffer(Buffer::Configuration).unwrap_or_default();
         match Config::parse(&bytes, &|name| host.variable(name)) {
             Ok(config) => {
+                for warning in &config.warnings {
+                    let line = Line::new("configuration_warning").quoted("path", &warning.path);
+                    host.log(Level::Warn, &line.quoted("detail", &warning.message).end());
+                }
                 *self = Self::Ready(Box::new(Ready::new(config, host)));
                 true
             }

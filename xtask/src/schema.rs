@@ -194,8 +194,8 @@ const CONFIG: &[Field] = &[
     field("vault_uri", HTTPS, "The vault. Has to be set, here or in the environment.").or_from(&["KONG_VAULT_AZURE_VAULT_URI"]).example("\"https://payments.vault.azure.net\""),
     field("location", Shape::Text, "Kong's; means nothing here.").example("\"westeurope\""),
     field("vault_cluster", Shape::Text, "Envoy's cluster for the vault.").default("HOST:PORT of vault_uri, which is what Kong needs").example("\"key_vault\""),
-    field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
-    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing; one at the least.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
+    field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation, else 1 at the least.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
+    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing: 0 or at least 1; for 0 it is one second.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
     field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails or the secret is gone.").default("100000000").or_from(&["KONG_VAULT_AZURE_RESURRECT_TTL"]).example("86400"),
     field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken.").default("false").or_from(&["KONG_VAULT_AZURE_BASE64_DECODE", "KONG_VAULT_AZURE_DECODE_BASE64"]).example("true"),
     field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; a request that finds neither token nor secret makes two.").default("5000").example("2000"),
@@ -229,7 +229,7 @@ const REQUEST: &[Field] = &[
 #[rustfmt::skip]
 const RESPONSE: &[Field] = &[
     field("set", Shape::Object(RESPONSE_SET), "What the operator sets; it replaces what the upstream sent."),
-    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
+    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets. Warning: a client that can have the upstream send back a text of the client's (an echo, an error page, a stored comment) can read every secret that `allow` lists."),
     field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back.").default("false").example("true"),
 ];
 

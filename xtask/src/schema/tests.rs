@@ -364,6 +364,10 @@ fn wholes(section: &str) -> Vec<(Value, String)> {
                     *object = json!({});
                 }
             }
+            if section.ends_with("resolve") {
+                // Places without `allow`, and `allow` without a place, are refused.
+                *object = json!({ "headers": ["x-key"], "allow": ["*"] });
+            }
         }
         (whole, path.clone())
     });
