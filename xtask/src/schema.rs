@@ -117,8 +117,9 @@ const HTTPS: Shape = Shape::Like(r"^https://[A-Za-z0-9-][A-Za-z0-9.-]*(:[0-9]{1,
 const HTTP: Shape = Shape::Like(r"^https?://[A-Za-z0-9-]");
 /// Kong's largest ttl.
 const SECONDS: Shape = Shape::Number(0, 100_000_000);
-/// RFC 9110, section 5.6.2; `*` is one of its characters, and stands for any run of them in a pattern.
-const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// RFC 9110, section 5.6.2. (Kong's validator would take `~0` and `~1` in a pattern for the escapes of a JSON
+/// pointer: no digit may follow the tilde.) `*` is one of its characters, and stands for any run of them in a pattern.
+const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~A-Za-z0-9-]+$";
 const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
 
 /// The fields of the whole configuration.
@@ -275,19 +276,19 @@ const REQUEST_RESOLVE: &[Field] = &[
 const RESPONSE_SET: &[Field] = &[SET_HEADERS];
 const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
-/// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
-/// captures, the part of the name that goes and the label's value. Of several matches the first counts,
-/// so what users name comes last in a metric's name. (As of Kong 3.9 they work only for filters whose
-/// name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
+/// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a pattern with two captures,
+/// the part of the name that goes and the label's value. Of several matches the first counts, so what users
+/// name comes last in a metric's name. The patterns are PCRE in Kong 3.9 (`kong/plugins/prometheus/wasmx.lua`)
+/// and were Lua's before: `[.]` means the same in both.
 const LABELS: &[(&str, &str)] = &[
-    ("source", r"(%.source%.([a-z0-9_]+))"),
-    ("reason", r"(%.reason%.([a-z0-9_]+))"),
-    ("endpoint", r"(%.endpoint%.([a-z0-9_]+))"),
-    ("status", r"(%.status%.([a-z0-9_]+))"),
-    ("identity", r"(%.identity%.([a-z0-9_]+))"),
-    ("kind", r"(%.kind%.([a-z0-9_]+))"),
-    ("vault", r"(%.vault%.([a-z0-9_]+))"),
-    ("secret", r"(%.secret%.([a-z0-9_]+))$"),
+    ("source", r"([.]source[.]([a-z0-9_]+))"),
+    ("reason", r"([.]reason[.]([a-z0-9_]+))"),
+    ("endpoint", r"([.]endpoint[.]([a-z0-9_]+))"),
+    ("status", r"([.]status[.]([a-z0-9_]+))"),
+    ("identity", r"([.]identity[.]([a-z0-9_]+))"),
+    ("kind", r"([.]kind[.]([a-z0-9_]+))"),
+    ("vault", r"([.]vault[.]([a-z0-9_]+))"),
+    ("secret", r"([.]secret[.]([a-z0-9_]+))$"),
 ];
 
 /// Where a schema goes.
@@ -350,6 +351,10 @@ fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
     let schema = match shape {
         Shape::Text => json!({ "type": "string", "minLength": 1 }),
         Shape::Like(pattern) => json!({ "type": "string", "pattern": pattern }),
+        // Before its version 1.2.0 Kong's validator takes no null in `enum`, which an optional field has.
+        Shape::Word(words) if dialect == Dialect::Kong => {
+            json!({ "type": "string", "pattern": format!("^({})$", words.join("|")) })
+        }
         Shape::Word(words) => json!({ "type": "string", "enum": words }),
         Shape::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Shape::Boolean => json!({ "type": "boolean" }),
@@ -423,5 +428,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod kongs_validator;
 #[cfg(test)]
 mod tests;
