@@ -98,6 +98,12 @@ impl<'a> Json<'a> {
         self.parsed()
     }
 
+    /// The number, if it is one that a float holds.
+    #[must_use]
+    pub fn float(self) -> Option<f64> {
+        self.parsed()
+    }
+
     fn parsed<T: Deserialize<'a>>(self) -> Option<T> {
         serde_json::from_str(self.written()).ok()
     }

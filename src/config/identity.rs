@@ -1,5 +1,5 @@
 //! Which identity a vault's settings describe, and which cloud it is in. What cannot work in a sandbox is
-//! refused here with the reason. It asks nobody.
+//! refused here with the reason. It makes no call.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;

@@ -53,7 +53,7 @@ pub struct Config {
     pub on_error: OnError,
     /// Whether workers share their cache through the host; `None` is the host's default.
     pub shared_data: Option<bool>,
-    /// What is told of what happens.
+    /// What metrics show.
     pub metrics: MetricRules,
     /// Whether each use of a secret by a client is logged.
     pub audit: Option<Audit>,
@@ -107,7 +107,7 @@ pub struct CacheRules {
     pub ttl: Span,
     /// How long a secret that is not there is remembered as such.
     pub neg_ttl: Span,
-    /// How long a value may be used after its ttl when it cannot be had anew.
+    /// How long a value may be used after its ttl when it could not be fetched again (stale-if-error).
     pub resurrect_ttl: Span,
 }
 

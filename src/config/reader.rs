@@ -9,7 +9,6 @@ use core::fmt;
 
 use crate::json::{Json, Kind, Object};
 use crate::quoted::Quoted;
-use crate::reference::lua_number;
 
 /// One thing that is wrong in a configuration. Never holds a secret: values are quoted only where the
 /// field cannot hold one.
@@ -44,8 +43,8 @@ impl Problems {
     }
 }
 
-/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that nobody
-/// asked for.
+/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that were
+/// not asked for.
 pub(super) struct Fields<'p> {
     path: String,
     members: Object<'p>,
@@ -131,8 +130,9 @@ impl<'p> Fields<'p> {
             return None;
         }
         let written = value.written();
-        // Lua has every number that JSON has.
-        let number = lua_number(written).filter(|n| (min.into()..=max.into()).contains(n));
+        let number = value
+            .float()
+            .filter(|n| (min.into()..=max.into()).contains(n));
         if number.is_none() {
             self.problem(name, format!("must be from {min} to {max}, not {written}"));
         }
@@ -233,7 +233,7 @@ impl<'p> Fields<'p> {
         self.take(name);
     }
 
-    /// Names every field that nobody took, and those that are there twice.
+    /// Names every field that was not taken, and those that are there twice.
     pub(super) fn done(self) {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.members.members() {

@@ -123,7 +123,7 @@ fn what_is_not_an_object_is_said_without_being_shown() {
 
 #[test]
 fn what_is_there_twice_is_an_error() {
-    for (more, told) in [
+    for (more, message) in [
         (
             r#""on_error":"keep","on_error":"deny""#,
             "on_error: is there twice; leave one of them out",
@@ -134,7 +134,7 @@ fn what_is_there_twice_is_an_error() {
         ),
     ] {
         let problems = parse(&format!(r#"{{"vaults":[{VAULT}],{more}}}"#), &with_secret);
-        assert_eq!(problems.unwrap_err(), [told]);
+        assert_eq!(problems.unwrap_err(), [message]);
     }
 }
 

@@ -248,7 +248,7 @@ fn pinned_version(
 fn key_text(key: &[u8]) -> Result<String, ReferenceError> {
     let refuse = |message| Err(ReferenceError::new(Part::Key, message));
     match core::str::from_utf8(key) {
-        // They mean something else in paths: whoever writes them expects what does not happen.
+        // They mean something else in paths: a user who writes them expects what does not happen.
         Ok("." | "..") => refuse("may not be `.` or `..`"),
         Ok(text) if text.contains(char::is_control) => refuse("holds a control character"),
         Ok(text) => Ok(text.to_owned()),

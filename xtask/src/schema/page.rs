@@ -12,7 +12,7 @@ const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs
 
 The configuration is one JSON object, the same on every gateway (Istio, Envoy Gateway and Kong take it as YAML,
 too). A field that is absent or `null` has its default. A field that is not known, or is of another type, is an
-error; so is a reference to a vault that is not configured. All errors are told at once, with their paths:
+error; so is a reference to a vault that is not configured. All errors are shown at once, with their paths:
 `cargo xtask check FILE` shows them without a gateway. `filter-config/schema.json` has the same for editors.
 
 The whole, with the fields that are used most:
