@@ -1,0 +1,468 @@
+//! Finds every occurrence of some values in a text that comes in pieces, whatever escapes spell them.
+//!
+//! An escape may stand for itself or for what it spells, so a text has several readings. Each reading is
+//! one state of the automaton and the history that tells where its bytes began; an escape parts a reading in
+//! two, and a reading that finds nothing which another one does not find is dropped. Nearly always there
+//! is one reading or none. The cost is linear in the text: each byte moves at most [`READINGS`] readings.
+
+use std::ops::Range;
+
+use super::automaton::{Automaton, ROOT, State};
+use super::escapes::{self, Escape, Escapes};
+use super::history::{Bends, History, Taken};
+
+/// Readings of one text that are followed at the same time; beyond, the shortest beginnings are dropped.
+/// More than three need values that look like escapes of each other.
+const READINGS: usize = 8;
+/// How far two readings are compared before only their first bytes are.
+const COMPARED: u64 = 16;
+/// Bends beyond which those that nothing needs are freed.
+const BENDS: usize = 1024;
+
+/// A beginning of an occurrence that is under way.
+#[derive(Clone, Copy)]
+struct Reading {
+    state: State,
+    /// How many bytes were read; without bends it is the place in the stream.
+    count: u64,
+    bends: Bends,
+}
+
+/// What is under way at one place of the stream.
+#[derive(Clone, Default)]
+struct Front {
+    place: u64,
+    /// Readings that began an occurrence. That one may begin here goes without saying.
+    live: Vec<Reading>,
+    /// Readings that took an escape, and where it ends.
+    ahead: Vec<(u64, Reading)>,
+}
+
+impl Front {
+    fn is_idle(&self) -> bool {
+        self.live.is_empty() && self.ahead.is_empty()
+    }
+}
+
+/// What the end of the text at hand means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// More comes: stop before an escape that may go on.
+    Open,
+    /// Nothing comes after it.
+    Closed,
+    /// Note where the first beginning of an occurrence is that may go on.
+    Asked,
+}
+
+/// A search that is under way.
+#[derive(Default)]
+pub(super) struct Scan {
+    front: Front,
+    history: History,
+    collect_at: usize,
+    /// Occurrences that were found, in order and apart, by their places in the stream.
+    covered: Vec<Range<u64>>,
+    /// Where the first beginning is that was found for [`End::Asked`].
+    earliest: Option<u64>,
+    /// Steps of the automaton and of the histories so far: what tests bound.
+    pub(super) steps: u64,
+}
+
+impl Scan {
+    /// Goes on over a text that begins at place `base` of the stream.
+    pub(super) fn run(&mut self, values: &Automaton, text: &[u8], base: u64, end: End) {
+        let mut starts = Starts::new(values, text);
+        while let Some(mut at) = self.index(base).filter(|at| *at < text.len()) {
+            if self.front.is_idle() {
+                if end != End::Asked {
+                    self.history.truncate(0);
+                }
+                at = starts.next(at);
+                self.front.place = base + at as u64;
+            }
+            let Some(&byte) = text.get(at) else {
+                return;
+            };
+            if !escapes::is_introducer(byte) && self.front.ahead.is_empty() {
+                self.plain(values, byte);
+                continue;
+            }
+            let found = match text.get(at..) {
+                Some(rest) if escapes::is_introducer(byte) => escapes::read(rest),
+                _ => Escapes::default(),
+            };
+            if found.ran_out && end == End::Open {
+                return;
+            }
+            if found.ran_out && end == End::Asked {
+                self.ask(values, text.get(at..).unwrap_or_default());
+            }
+            self.advance(values, byte, &found, end);
+        }
+    }
+
+    /// Where in the text the front is.
+    fn index(&self, base: u64) -> Option<usize> {
+        usize::try_from(self.front.place.checked_sub(base)?).ok()
+    }
+
+    /// One byte that stands for itself while no escape is under way.
+    fn plain(&mut self, values: &Automaton, byte: u8) {
+        let place = self.front.place;
+        let mut kept = 0;
+        for n in 0..self.front.live.len().max(1) {
+            let reading = self.front.live.get(n).copied().unwrap_or(Reading {
+                state: ROOT,
+                count: place,
+                bends: None,
+            });
+            if let Some(next) = self.take(values, reading, &[byte], 1) {
+                match self.front.live.get_mut(kept) {
+                    Some(free) => *free = next,
+                    None => self.front.live.push(next),
+                }
+                kept += 1;
+            }
+        }
+        self.front.live.truncate(kept);
+        self.front.place += 1;
+        if kept > 1 {
+            self.prune(values);
+        }
+    }
+
+    /// One byte of the text, and the escapes that begin with it.
+    fn advance(&mut self, values: &Automaton, byte: u8, found: &Escapes, end: End) {
+        let place = self.front.place;
+        let mut live = std::mem::take(&mut self.front.live);
+        if live.is_empty() {
+            live.push(Reading {
+                state: ROOT,
+                count: place,
+                bends: None,
+            });
+        }
+        for reading in live {
+            let itself = self.take(values, reading, &[byte], 1);
+            self.front.live.extend(itself);
+            for escape in found.iter() {
+                self.take_escape(values, reading, &escape);
+            }
+        }
+        self.front.place += 1;
+        let place = self.front.place;
+        let Front { live, ahead, .. } = &mut self.front;
+        ahead.retain(|(at, reading)| {
+            if *at == place {
+                live.push(*reading);
+            }
+            *at != place
+        });
+        self.prune(values);
+        if end != End::Asked && self.history.len() > self.collect_at.max(BENDS) {
+            self.collect(values);
+        }
+    }
+
+    fn take_escape(&mut self, values: &Automaton, reading: Reading, escape: &Escape) {
+        let at = self.front.place + u64::from(escape.len);
+        if let Some(next) = self.take(values, reading, escape.bytes(), escape.len) {
+            self.front.ahead.push((at, next));
+        }
+    }
+
+    /// A reading after `len` bytes of the text that stand for `bytes`; none if nothing is under way then.
+    #[inline]
+    fn take(&mut self, values: &Automaton, from: Reading, bytes: &[u8], len: u8) -> Option<Reading> {
+        let place = self.front.place;
+        let (mut state, mut count) = (from.state, from.count);
+        for &byte in bytes {
+            state = values.step(state, byte, &mut self.steps);
+            count += 1;
+            let longest = values.longest_match(state);
+            if longest > 0 {
+                let first = count - longest;
+                let start = if first >= from.count {
+                    place
+                } else {
+                    self.history.place(from.bends, first, &mut self.steps)
+                };
+                self.cover(start..place + u64::from(len));
+            }
+        }
+        while !values.goes_on(state) {
+            self.steps += 1;
+            state = values.fail(state);
+        }
+        if state == ROOT {
+            return None;
+        }
+        let first = count - values.depth(state);
+        let forget = first >= from.count || self.history.is_straight(from.bends, first);
+        let (before, count) = if forget {
+            (None, place)
+        } else {
+            (from.bends, from.count)
+        };
+        let taken = Taken {
+            count,
+            place,
+            len,
+            bytes: u8::try_from(bytes.len()).unwrap_or(len),
+        };
+        let bends = if len == 1 {
+            before
+        } else {
+            self.history.push(before, taken)
+        };
+        Some(Reading {
+            state,
+            count: count + bytes.len() as u64,
+            bends,
+        })
+    }
+
+    /// Drops readings that find nothing which another one does not find.
+    fn prune(&mut self, values: &Automaton) {
+        if self.front.live.len() < 2 {
+            return;
+        }
+        let mut live = std::mem::take(&mut self.front.live);
+        live.sort_by_key(|reading| std::cmp::Reverse(values.depth(reading.state)));
+        for reading in live {
+            let n = self.front.live.len();
+            let mut kept = (0..n).filter_map(|k| self.front.live.get(k).copied());
+            let found = kept.clone().count() >= READINGS;
+            let mut steps = 0;
+            let found = found || kept.any(|longer| self.finds_all(values, longer, reading, &mut steps));
+            drop(kept);
+            self.steps += steps;
+            if !found {
+                self.front.live.push(reading);
+            }
+        }
+    }
+
+    /// Whether `longer` finds whatever `reading` finds, and covers no less of the text.
+    fn finds_all(&self, values: &Automaton, longer: Reading, reading: Reading, steps: &mut u64) -> bool {
+        let depth = values.depth(reading.state);
+        if !values.ends_in(longer.state, reading.state, COMPARED, steps) {
+            return false;
+        }
+        let same = longer.bends == reading.bends && longer.count == reading.count;
+        same || (1..=depth.min(COMPARED)).chain([depth]).all(|back| {
+            let longer = self.history.place(longer.bends, longer.count - back, steps);
+            longer <= self.history.place(reading.bends, reading.count - back, steps)
+        })
+    }
+
+    /// Frees the bends that nothing under way needs.
+    fn collect(&mut self, values: &Automaton) {
+        let mut kept = History::default();
+        let Front { live, ahead, .. } = &mut self.front;
+        for reading in live.iter_mut().chain(ahead.iter_mut().map(|(_, r)| r)) {
+            let first = reading.count - values.depth(reading.state);
+            reading.bends = self.history.copy(reading.bends, first, &mut kept);
+        }
+        self.steps += kept.len() as u64;
+        self.collect_at = 2 * kept.len();
+        self.history = kept;
+    }
+
+    fn cover(&mut self, found: Range<u64>) {
+        // Nearly always the last one is extended.
+        let first = match self.covered.last() {
+            Some(last) if last.start <= found.start && found.start <= last.end => self.covered.len() - 1,
+            _ => self.covered.partition_point(|c| c.end < found.start),
+        };
+        let (mut all, mut last) = (found, first);
+        for touched in self.covered.iter().skip(first) {
+            if touched.start > all.end {
+                break;
+            }
+            all = all.start.min(touched.start)..all.end.max(touched.end);
+            last += 1;
+        }
+        self.covered.splice(first..last, [all]);
+    }
+
+    /// Notes where the first beginning is that an escape may go on with, of which only this end of the
+    /// text is there.
+    fn ask(&mut self, values: &Automaton, escape: &[u8]) {
+        let mut refused = Vec::new();
+        let mut live = self.front.live.clone();
+        live.push(Reading {
+            state: ROOT,
+            count: self.front.place,
+            bends: None,
+        });
+        for reading in live {
+            let mut state = reading.state;
+            loop {
+                if may_follow(values, state, escape, &mut refused) {
+                    let first = reading.count - values.depth(state);
+                    self.note(reading, first);
+                    break;
+                }
+                if state == ROOT {
+                    break;
+                }
+                self.steps += 1;
+                state = values.fail(state);
+            }
+        }
+    }
+
+    fn note(&mut self, reading: Reading, first: u64) {
+        let place = self.history.place(reading.bends, first, &mut self.steps);
+        self.earliest = Some(self.earliest.map_or(place, |e| e.min(place)));
+    }
+
+    /// The place of the first beginning that reaches the end of the text and may go on. What was found so
+    /// far is noted; the search stands where it stood.
+    pub(super) fn beginning(&mut self, values: &Automaton, text: &[u8], base: u64) -> Option<u64> {
+        let (front, bends) = (self.front.clone(), self.history.len());
+        self.earliest = None;
+        let was_idle = front.is_idle();
+        self.run(values, text, base, End::Asked);
+        for reading in std::mem::take(&mut self.front.live) {
+            self.note(reading, reading.count - values.depth(reading.state));
+        }
+        self.history.truncate(if was_idle { 0 } else { bends });
+        self.front = front;
+        self.earliest.take()
+    }
+
+    /// Where the search stands: what comes before was read for good.
+    pub(super) fn place(&self) -> u64 {
+        self.front.place
+    }
+
+    /// Begins anew at this place: no occurrence that began before is under way.
+    pub(super) fn restart(&mut self, place: u64) {
+        self.front.place = place;
+        self.front.live.clear();
+        self.front.ahead.clear();
+    }
+
+    /// The first place from `place` on that no occurrence covers.
+    pub(super) fn uncovered(&self, place: u64) -> u64 {
+        let mut covered = self.covered.iter();
+        covered.find(|c| c.contains(&place)).map_or(place, |c| c.end)
+    }
+
+    /// Covers what is no occurrence, or not yet.
+    pub(super) fn cover_also(&mut self, places: Range<u64>) {
+        self.cover(places);
+    }
+
+    /// Masks what is covered of a text that begins at `base`, and forgets it. Whether there was anything.
+    pub(super) fn mask(&mut self, text: &mut [u8], base: u64) -> bool {
+        let end = base + text.len() as u64;
+        let index = |place: u64| usize::try_from(place.clamp(base, end) - base).unwrap_or(usize::MAX);
+        let mut found = false;
+        self.covered.retain_mut(|c| {
+            if let Some(place) = text.get_mut(index(c.start)..index(c.end)) {
+                place.fill(b'*');
+                found |= !place.is_empty();
+            }
+            c.start = c.start.max(end);
+            c.end > end
+        });
+        found
+    }
+}
+
+/// Whether an escape of which only the beginning is there may be the next character after this state.
+fn may_follow(values: &Automaton, state: State, escape: &[u8], refused: &mut Vec<Vec<u8>>) -> bool {
+    for (byte, child) in values.children(state) {
+        let continues = byte & 0xc0 == 0x80;
+        let length = match byte {
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        let mut spelled = vec![vec![byte]];
+        if length > 1 {
+            let before = spelled.len();
+            characters(values, child, vec![byte], length, &mut spelled);
+            // A value that is not UTF-8: an escape that stands for more than its end is found too.
+            if spelled.len() == before && escape.first() != Some(&b'%') {
+                return true;
+            }
+        }
+        if continues && state == ROOT && escape.first() != Some(&b'%') {
+            return true;
+        }
+        for bytes in spelled {
+            if refused.contains(&bytes) {
+                continue;
+            }
+            if escapes::may_become(escape, &bytes) {
+                return true;
+            }
+            refused.push(bytes);
+        }
+    }
+    false
+}
+
+/// Every character of `length` bytes that values have from here on.
+fn characters(values: &Automaton, state: State, bytes: Vec<u8>, length: usize, all: &mut Vec<Vec<u8>>) {
+    if bytes.len() == length {
+        if std::str::from_utf8(&bytes).is_ok() {
+            all.push(bytes);
+        }
+        return;
+    }
+    for (byte, child) in values.children(state) {
+        let mut longer = bytes.clone();
+        longer.push(byte);
+        characters(values, child, longer, length, all);
+    }
+}
+
+/// Where an occurrence may begin: the first bytes of values, and those of escapes.
+struct Starts<'t> {
+    text: &'t [u8],
+    bytes: Vec<u8>,
+    /// The next places of a value's first byte and of an escape, from the last place that was asked for.
+    next: [usize; 2],
+}
+
+impl<'t> Starts<'t> {
+    fn new(values: &Automaton, text: &'t [u8]) -> Self {
+        let mut bytes: Vec<u8> = values.children(ROOT).map(|(byte, _)| byte).collect();
+        if bytes.contains(&b' ') && !bytes.contains(&b'+') {
+            bytes.push(b'+');
+        }
+        Self {
+            text,
+            bytes,
+            next: [0; 2],
+        }
+    }
+
+    /// The first place from `from` on; the text's end if there is none.
+    fn next(&mut self, from: usize) -> usize {
+        let rest = self.text.get(from..).unwrap_or_default();
+        let end = self.text.len();
+        let [byte, escape] = &mut self.next;
+        if *byte <= from {
+            let found = match *self.bytes.as_slice() {
+                [a] => memchr::memchr(a, rest),
+                [a, b] => memchr::memchr2(a, b, rest),
+                [a, b, c] => memchr::memchr3(a, b, c, rest),
+                _ => rest.iter().position(|b| self.bytes.contains(b)),
+            };
+            *byte = found.map_or(end, |n| from + n);
+        }
+        if *escape <= from {
+            let found = memchr::memchr3(b'\\', b'%', b'&', rest);
+            *escape = found.map_or(end, |n| from + n);
+        }
+        (*byte).min(*escape)
+    }
+}
