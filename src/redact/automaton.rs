@@ -169,8 +169,13 @@ impl Automaton {
 
     /// Length of the longest value that ends here; 0 for none.
     pub(super) fn longest_match(&self, state: State) -> u64 {
-        let index = self.node(state).map_or(0, |n| usize::from(n.longest));
-        self.lengths.get(index).map_or(0, |length| *length as u64)
+        match self.node(state) {
+            Some(node) if node.longest > 0 => {
+                let length = self.lengths.get(usize::from(node.longest));
+                length.map_or(0, |length| *length as u64)
+            }
+            _ => 0,
+        }
     }
 
     /// Whether a value goes on after this beginning.
@@ -195,7 +200,11 @@ impl Automaton {
 
     /// Every byte that may come next in a value, and the state after it.
     pub(super) fn children(&self, state: State) -> impl Iterator<Item = (u8, State)> + '_ {
-        let firsts: &[State] = if state == ROOT { self.first.as_slice() } else { &[] };
+        let firsts: &[State] = if state == ROOT {
+            self.first.as_slice()
+        } else {
+            &[]
+        };
         let firsts = (0..=255_u8).zip(firsts).map(|(byte, child)| (byte, *child));
         let next = self.node(state).filter(|n| n.next).map(|_| state + 1);
         let next = next.and_then(|child| Some((self.node(child)?.byte, child)));
@@ -222,7 +231,13 @@ impl Automaton {
 
     /// Whether what was read at `longer` ends in what was read at `shorter`, as far as `most` steps show
     /// it.
-    pub(super) fn ends_in(&self, longer: State, shorter: State, most: u64, steps: &mut u64) -> bool {
+    pub(super) fn ends_in(
+        &self,
+        longer: State,
+        shorter: State,
+        most: u64,
+        steps: &mut u64,
+    ) -> bool {
         let depth = self.depth(shorter);
         if depth <= most {
             return self.ends_alike(longer, shorter, steps);

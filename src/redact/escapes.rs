@@ -52,7 +52,9 @@ pub(super) struct Escape {
 impl Escape {
     /// The bytes that it stands for, one to four.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.count)).unwrap_or_default()
+        self.bytes
+            .get(..usize::from(self.count))
+            .unwrap_or_default()
     }
 }
 
@@ -65,6 +67,11 @@ pub(super) struct Escapes {
 }
 
 impl Escapes {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.found.first(), Some(None))
+    }
+
     /// The readings.
     pub(super) fn iter(&self) -> impl Iterator<Item = Escape> + '_ {
         self.found.iter().flatten().copied()
@@ -155,6 +162,9 @@ fn reference(text: &[u8], from: usize, found: &mut Escapes) -> Option<(usize, ch
     }
     let rest = text.get(from..)?;
     for (name, character) in NAMES {
+        if name.first() != rest.first() {
+            continue;
+        }
         if rest.starts_with(name) {
             let end = from + name.len();
             if found.at(text, end)? == b';' {
@@ -292,7 +302,11 @@ pub(super) fn spellings(bytes: &[u8]) -> Vec<String> {
     for introducer in ["\\u", "\\\\u"] {
         let mut units = [0; 2];
         let units = character.encode_utf16(&mut units).iter();
-        all.push(units.map(|unit| format!("{introducer}{unit:04x}")).collect());
+        all.push(
+            units
+                .map(|unit| format!("{introducer}{unit:04x}"))
+                .collect(),
+        );
     }
     for (letter, byte) in SHORT {
         if bytes == [byte] {

@@ -78,7 +78,8 @@ impl History {
 
     /// Whether every byte from number `count` on stands for itself.
     pub(super) fn is_straight(&self, bends: Bends, count: u64) -> bool {
-        self.get(bends).is_none_or(|b| count >= b.count + u64::from(b.bytes))
+        self.get(bends)
+            .is_none_or(|b| count >= b.count + u64::from(b.bytes))
     }
 
     pub(super) fn len(&self) -> usize {

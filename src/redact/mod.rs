@@ -55,7 +55,10 @@ const FRAMING: [&str; 20] = [
 /// Whether this header, in any case, frames a message or is a pseudo-header: it is never masked.
 #[must_use]
 pub fn is_framing_header(name: &[u8]) -> bool {
-    name.starts_with(b":") || FRAMING.iter().any(|f| name.eq_ignore_ascii_case(f.as_bytes()))
+    name.starts_with(b":")
+        || FRAMING
+            .iter()
+            .any(|f| name.eq_ignore_ascii_case(f.as_bytes()))
 }
 
 /// Looks for some values in any spelling. Cheap to clone: the automaton is shared.

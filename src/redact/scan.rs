@@ -3,8 +3,11 @@
 //! An escape may stand for itself or for what it spells, so a text has several readings. Each reading is
 //! one state of the automaton and the history that tells where its bytes began; an escape parts a reading in
 //! two, and a reading that finds nothing which another one does not find is dropped. Nearly always there
-//! is one reading or none. The cost is linear in the text: each byte moves at most [`READINGS`] readings.
+//! is one reading or none. The cost is linear in the text, whatever the values are: each byte moves at most
+//! [`READINGS`] readings, and one when these cost more than [`STEPS`]. Only values that look like escapes
+//! themselves (`\\\\`, `%25%25`) come near these bounds; of them, not every spelling is found in such texts.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::automaton::{Automaton, ROOT, State};
@@ -16,6 +19,10 @@ use super::history::{Bends, History, Taken};
 const READINGS: usize = 8;
 /// How far two readings are compared before only their first bytes are.
 const COMPARED: u64 = 16;
+/// Steps for each byte of the text that readings may cost on average, and how many more for a while.
+/// Beyond, one reading is followed: the one that is nearest to a whole value.
+const STEPS: u64 = 6;
+const MORE_STEPS: u64 = 200_000;
 /// Bends beyond which those that nothing needs are freed.
 const BENDS: usize = 1024;
 
@@ -26,6 +33,17 @@ struct Reading {
     /// How many bytes were read; without bends it is the place in the stream.
     count: u64,
     bends: Bends,
+}
+
+impl Reading {
+    /// One that begins at this place.
+    const fn none(place: u64) -> Self {
+        Self {
+            state: ROOT,
+            count: place,
+            bends: None,
+        }
+    }
 }
 
 /// What is under way at one place of the stream.
@@ -60,7 +78,13 @@ pub(super) enum End {
 pub(super) struct Scan {
     front: Front,
     history: History,
+    /// Lists that are empty but for a moment, kept for their room.
+    spare: Vec<Reading>,
+    ordered: Vec<(Reverse<u64>, u64, Reading)>,
     collect_at: usize,
+    /// Steps and place when readings were compared last, and the steps that exceeded what is allowed.
+    counted: (u64, u64),
+    owed: u64,
     /// Occurrences that were found, in order and apart, by their places in the stream.
     covered: Vec<Range<u64>>,
     /// Where the first beginning is that was found for [`End::Asked`].
@@ -84,21 +108,23 @@ impl Scan {
             let Some(&byte) = text.get(at) else {
                 return;
             };
-            if !escapes::is_introducer(byte) && self.front.ahead.is_empty() {
-                self.plain(values, byte);
-                continue;
-            }
-            let found = match text.get(at..) {
-                Some(rest) if escapes::is_introducer(byte) => escapes::read(rest),
-                _ => Escapes::default(),
+            let rest = text.get(at..).unwrap_or_default();
+            let found = if escapes::is_introducer(byte) {
+                escapes::read(rest)
+            } else {
+                Escapes::default()
             };
             if found.ran_out && end == End::Open {
                 return;
             }
             if found.ran_out && end == End::Asked {
-                self.ask(values, text.get(at..).unwrap_or_default());
+                self.ask(values, rest);
             }
-            self.advance(values, byte, &found, end);
+            if found.is_empty() && self.front.ahead.is_empty() && self.front.live.len() < 2 {
+                self.plain(values, rest);
+            } else {
+                self.advance(values, byte, &found, end);
+            }
         }
     }
 
@@ -107,43 +133,55 @@ impl Scan {
         usize::try_from(self.front.place.checked_sub(base)?).ok()
     }
 
-    /// One byte that stands for itself while no escape is under way.
-    fn plain(&mut self, values: &Automaton, byte: u8) {
-        let place = self.front.place;
-        let mut kept = 0;
-        for n in 0..self.front.live.len().max(1) {
-            let reading = self.front.live.get(n).copied().unwrap_or(Reading {
-                state: ROOT,
-                count: place,
-                bends: None,
-            });
-            if let Some(next) = self.take(values, reading, &[byte], 1) {
-                match self.front.live.get_mut(kept) {
-                    Some(free) => *free = next,
-                    None => self.front.live.push(next),
-                }
-                kept += 1;
+    /// Bytes that stand for themselves, the first one and those before the next escape, while there is one
+    /// reading at most.
+    fn plain(&mut self, values: &Automaton, text: &[u8]) {
+        let mut reading = self
+            .front
+            .live
+            .pop()
+            .unwrap_or(Reading::none(self.front.place));
+        let mut taken = 0;
+        for &byte in text {
+            if taken > 0 && escapes::is_introducer(byte) {
+                break;
+            }
+            taken += 1;
+            reading.count += 1;
+            reading.state = values.step(reading.state, byte, &mut self.steps);
+            let longest = values.longest_match(reading.state);
+            if longest > 0 {
+                let first = reading.count - longest;
+                let start = self.history.place(reading.bends, first, &mut self.steps);
+                self.cover(start..self.front.place + taken);
+            }
+            while !values.goes_on(reading.state) {
+                self.steps += 1;
+                reading.state = values.fail(reading.state);
+            }
+            if reading.state == ROOT {
+                break;
             }
         }
-        self.front.live.truncate(kept);
-        self.front.place += 1;
-        if kept > 1 {
-            self.prune(values);
+        self.steps += taken;
+        self.front.place += taken;
+        if reading.state != ROOT {
+            let first = reading.count - values.depth(reading.state);
+            if self.history.is_straight(reading.bends, first) {
+                (reading.bends, reading.count) = (None, self.front.place);
+            }
+            self.front.live.push(reading);
         }
     }
 
     /// One byte of the text, and the escapes that begin with it.
     fn advance(&mut self, values: &Automaton, byte: u8, found: &Escapes, end: End) {
         let place = self.front.place;
-        let mut live = std::mem::take(&mut self.front.live);
-        if live.is_empty() {
-            live.push(Reading {
-                state: ROOT,
-                count: place,
-                bends: None,
-            });
+        std::mem::swap(&mut self.front.live, &mut self.spare);
+        if self.spare.is_empty() {
+            self.spare.push(Reading::none(place));
         }
-        for reading in live {
+        while let Some(reading) = self.spare.pop() {
             let itself = self.take(values, reading, &[byte], 1);
             self.front.live.extend(itself);
             for escape in found.iter() {
@@ -174,9 +212,16 @@ impl Scan {
 
     /// A reading after `len` bytes of the text that stand for `bytes`; none if nothing is under way then.
     #[inline]
-    fn take(&mut self, values: &Automaton, from: Reading, bytes: &[u8], len: u8) -> Option<Reading> {
+    fn take(
+        &mut self,
+        values: &Automaton,
+        from: Reading,
+        bytes: &[u8],
+        len: u8,
+    ) -> Option<Reading> {
         let place = self.front.place;
         let (mut state, mut count) = (from.state, from.count);
+        self.steps += 1;
         for &byte in bytes {
             state = values.step(state, byte, &mut self.steps);
             count += 1;
@@ -228,24 +273,56 @@ impl Scan {
         if self.front.live.len() < 2 {
             return;
         }
-        let mut live = std::mem::take(&mut self.front.live);
-        live.sort_by_key(|reading| std::cmp::Reverse(values.depth(reading.state)));
-        for reading in live {
-            let n = self.front.live.len();
-            let mut kept = (0..n).filter_map(|k| self.front.live.get(k).copied());
-            let found = kept.clone().count() >= READINGS;
+        self.steps += self.front.live.len() as u64;
+        if self.spend() {
+            let nearest = self.front.live.iter().max_by_key(|r| values.depth(r.state));
+            if let Some(nearest) = nearest.copied() {
+                self.front.live.clear();
+                self.front.live.push(nearest);
+            }
+            return;
+        }
+        // The longest first, of these the one that began first: it finds what the others find.
+        let mut ordered = std::mem::take(&mut self.ordered);
+        for reading in self.front.live.drain(..) {
+            let depth = values.depth(reading.state);
+            let begun = self
+                .history
+                .place(reading.bends, reading.count - depth, &mut self.steps);
+            ordered.push((Reverse(depth), begun, reading));
+        }
+        ordered.sort_unstable_by_key(|(depth, begun, _)| (*depth, *begun));
+        for (_, _, reading) in ordered.drain(..) {
+            if self.front.live.len() == READINGS {
+                break;
+            }
             let mut steps = 0;
-            let found = found || kept.any(|longer| self.finds_all(values, longer, reading, &mut steps));
-            drop(kept);
+            let mut kept = self.front.live.iter();
+            let found = kept.any(|longer| self.finds_all(values, *longer, reading, &mut steps));
             self.steps += steps;
             if !found {
                 self.front.live.push(reading);
             }
         }
+        self.ordered = ordered;
+    }
+
+    /// Counts the steps since the last time. Returns whether they are too many.
+    fn spend(&mut self) -> bool {
+        let (steps, place) = std::mem::replace(&mut self.counted, (self.steps, self.front.place));
+        let allowed = STEPS * self.front.place.saturating_sub(place);
+        self.owed = (self.owed + self.steps - steps).saturating_sub(allowed);
+        self.owed > MORE_STEPS
     }
 
     /// Whether `longer` finds whatever `reading` finds, and covers no less of the text.
-    fn finds_all(&self, values: &Automaton, longer: Reading, reading: Reading, steps: &mut u64) -> bool {
+    fn finds_all(
+        &self,
+        values: &Automaton,
+        longer: Reading,
+        reading: Reading,
+        steps: &mut u64,
+    ) -> bool {
         let depth = values.depth(reading.state);
         if !values.ends_in(longer.state, reading.state, COMPARED, steps) {
             return false;
@@ -253,7 +330,10 @@ impl Scan {
         let same = longer.bends == reading.bends && longer.count == reading.count;
         same || (1..=depth.min(COMPARED)).chain([depth]).all(|back| {
             let longer = self.history.place(longer.bends, longer.count - back, steps);
-            longer <= self.history.place(reading.bends, reading.count - back, steps)
+            longer
+                <= self
+                    .history
+                    .place(reading.bends, reading.count - back, steps)
         })
     }
 
@@ -273,7 +353,9 @@ impl Scan {
     fn cover(&mut self, found: Range<u64>) {
         // Nearly always the last one is extended.
         let first = match self.covered.last() {
-            Some(last) if last.start <= found.start && found.start <= last.end => self.covered.len() - 1,
+            Some(last) if last.start <= found.start && found.start <= last.end => {
+                self.covered.len() - 1
+            }
             _ => self.covered.partition_point(|c| c.end < found.start),
         };
         let (mut all, mut last) = (found, first);
@@ -292,11 +374,7 @@ impl Scan {
     fn ask(&mut self, values: &Automaton, escape: &[u8]) {
         let mut refused = Vec::new();
         let mut live = self.front.live.clone();
-        live.push(Reading {
-            state: ROOT,
-            count: self.front.place,
-            bends: None,
-        });
+        live.push(Reading::none(self.front.place));
         for reading in live {
             let mut state = reading.state;
             loop {
@@ -349,7 +427,9 @@ impl Scan {
     /// The first place from `place` on that no occurrence covers.
     pub(super) fn uncovered(&self, place: u64) -> u64 {
         let mut covered = self.covered.iter();
-        covered.find(|c| c.contains(&place)).map_or(place, |c| c.end)
+        covered
+            .find(|c| c.contains(&place))
+            .map_or(place, |c| c.end)
     }
 
     /// Covers what is no occurrence, or not yet.
@@ -360,7 +440,8 @@ impl Scan {
     /// Masks what is covered of a text that begins at `base`, and forgets it. Whether there was anything.
     pub(super) fn mask(&mut self, text: &mut [u8], base: u64) -> bool {
         let end = base + text.len() as u64;
-        let index = |place: u64| usize::try_from(place.clamp(base, end) - base).unwrap_or(usize::MAX);
+        let index =
+            |place: u64| usize::try_from(place.clamp(base, end) - base).unwrap_or(usize::MAX);
         let mut found = false;
         self.covered.retain_mut(|c| {
             if let Some(place) = text.get_mut(index(c.start)..index(c.end)) {
@@ -410,7 +491,13 @@ fn may_follow(values: &Automaton, state: State, escape: &[u8], refused: &mut Vec
 }
 
 /// Every character of `length` bytes that values have from here on.
-fn characters(values: &Automaton, state: State, bytes: Vec<u8>, length: usize, all: &mut Vec<Vec<u8>>) {
+fn characters(
+    values: &Automaton,
+    state: State,
+    bytes: Vec<u8>,
+    length: usize,
+    all: &mut Vec<Vec<u8>>,
+) {
     if bytes.len() == length {
         if std::str::from_utf8(&bytes).is_ok() {
             all.push(bytes);
@@ -428,6 +515,7 @@ fn characters(values: &Automaton, state: State, bytes: Vec<u8>, length: usize, a
 struct Starts<'t> {
     text: &'t [u8],
     bytes: Vec<u8>,
+    table: [bool; 256],
     /// The next places of a value's first byte and of an escape, from the last place that was asked for.
     next: [usize; 2],
 }
@@ -438,9 +526,16 @@ impl<'t> Starts<'t> {
         if bytes.contains(&b' ') && !bytes.contains(&b'+') {
             bytes.push(b'+');
         }
+        let mut table = [false; 256];
+        for &byte in &bytes {
+            if let Some(entry) = table.get_mut(usize::from(byte)) {
+                *entry = true;
+            }
+        }
         Self {
             text,
             bytes,
+            table,
             next: [0; 2],
         }
     }
@@ -455,7 +550,9 @@ impl<'t> Starts<'t> {
                 [a] => memchr::memchr(a, rest),
                 [a, b] => memchr::memchr2(a, b, rest),
                 [a, b, c] => memchr::memchr3(a, b, c, rest),
-                _ => rest.iter().position(|b| self.bytes.contains(b)),
+                _ => rest
+                    .iter()
+                    .position(|b| self.table.get(usize::from(*b)) == Some(&true)),
             };
             *byte = found.map_or(end, |n| from + n);
         }

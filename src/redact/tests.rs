@@ -9,7 +9,10 @@ use super::*;
 use crate::redact::scan::{End, Scan};
 
 fn redactor(values: &[impl AsRef<str>]) -> Redactor {
-    let values: Vec<_> = values.iter().map(|v| SecretValue::new(v.as_ref())).collect();
+    let values: Vec<_> = values
+        .iter()
+        .map(|v| SecretValue::new(v.as_ref()))
+        .collect();
     Redactor::new(&values).unwrap()
 }
 
@@ -82,21 +85,36 @@ fn what_is_no_spelling_stays() {
     for (value, text) in [
         ("two words", "two-words two  words two%2words"),
         ("a\nbcd", r"a\\\nbcd a\Nbcd an bcd"),
-        ("caf\u{e4}", r"caf\u00e caf\u00e5 caf\ud83d caf&#228 caf&#0000000000228;"),
+        (
+            "caf\u{e4}",
+            r"caf\u00e caf\u00e5 caf\ud83d caf&#228 caf&#0000000000228;",
+        ),
         ("key\u{1f511}", r"key\ud83d\ud83d key\ud83dxudd11 key\udd11"),
-        ("a&bcd", "a&ampbcd a&am;bcd a&#;bcd a&#x;bcd a&#99999999999;bcd"),
+        (
+            "a&bcd",
+            "a&ampbcd a&am;bcd a&#;bcd a&#x;bcd a&#99999999999;bcd",
+        ),
     ] {
         assert_eq!(masked(&[value], text), text);
     }
-    assert!(Redactor::new(&[SecretValue::new("abc")]).is_none(), "too short to look for");
+    assert!(
+        Redactor::new(&[SecretValue::new("abc")]).is_none(),
+        "too short to look for"
+    );
 }
 
 #[test]
 fn all_occurrences_are_masked_where_values_overlap() {
     assert_eq!(masked(&["abcd", "cdef"], "xabcdefx"), "x******x");
     assert_eq!(masked(&["abab"], "abababa"), "******a");
-    assert_eq!(masked(&["abcd", "abcdefgh"], "abcdefgh abcdefg"), "******** ****efg");
-    assert_eq!(masked(&["bcde", "abcdef"], "abcdeX abcdef"), "a****X ******");
+    assert_eq!(
+        masked(&["abcd", "abcdefgh"], "abcdefgh abcdefg"),
+        "******** ****efg"
+    );
+    assert_eq!(
+        masked(&["bcde", "abcdef"], "abcdeX abcdef"),
+        "a****X ******"
+    );
     assert_eq!(masked(&["1234", "a12345"], "a%312345"), "********");
     // Two spellings of one value that end at the same place: the longer one.
     assert_eq!(masked(&["\nabc"], r"\\nabc"), "******");
@@ -145,11 +163,22 @@ fn only_a_true_beginning_is_held_back() {
         ("x&", 1),
         ("x&n", 0),
     ] {
-        assert_eq!(redactor.ends_in_a_beginning(text.as_bytes()), (held > 0).then_some(held), "{text}");
+        assert_eq!(
+            redactor.ends_in_a_beginning(text.as_bytes()),
+            (held > 0).then_some(held),
+            "{text}"
+        );
         let mut stream = redactor.clone().stream();
         let out = stream.piece(text.as_bytes(), false);
-        assert_eq!((stream.held(), out.len()), (held, text.len() - held), "{text}");
-        assert_eq!(*stream.piece(b"", true), text.as_bytes()[text.len() - held..]);
+        assert_eq!(
+            (stream.held(), out.len()),
+            (held, text.len() - held),
+            "{text}"
+        );
+        assert_eq!(
+            *stream.piece(b"", true),
+            text.as_bytes()[text.len() - held..]
+        );
     }
 }
 
@@ -160,20 +189,27 @@ fn what_is_held_is_bounded_and_goes_on_masked() {
         ..Limits::default()
     };
     let value = "a".repeat(400);
-    let mut stream = Redactor::within(&[SecretValue::new(value)], &limits).unwrap().stream();
+    let mut stream = Redactor::within(&[SecretValue::new(value)], &limits)
+        .unwrap()
+        .stream();
     let mut out = Vec::new();
     for _ in 0..30 {
         out.extend_from_slice(&stream.piece(b"aaaaaaaaaa", false));
         assert!(stream.held() <= 100);
     }
     assert_eq!(out, b"*".repeat(200));
-    assert_eq!(*stream.piece(b"b", true), [b"a".repeat(100), b"b".to_vec()].concat());
+    assert_eq!(
+        *stream.piece(b"b", true),
+        [b"a".repeat(100), b"b".to_vec()].concat()
+    );
 }
 
 #[test]
 fn no_escape_is_longer_than_the_longest() {
     let longest = (0..=127_u8).flat_map(|byte| naive::spellings(&[byte]));
-    let longest = longest.map(|spelling| spelling.write(&mut |n| n - 1).len()).max();
+    let longest = longest
+        .map(|spelling| spelling.write(&mut |n| n - 1).len())
+        .max();
     assert_eq!(longest, Some(LONGEST_ESCAPE));
 }
 
@@ -188,23 +224,39 @@ fn values_that_are_not_text_are_masked_raw_and_percent_encoded() {
 
 #[test]
 fn headers_that_frame_are_known_in_any_case() {
-    for name in ["Content-Length", "transfer-encoding", ":status", "DATE", "grpc-status", "Connection"] {
+    for name in [
+        "Content-Length",
+        "transfer-encoding",
+        ":status",
+        "DATE",
+        "grpc-status",
+        "Connection",
+    ] {
         assert!(is_framing_header(name.as_bytes()), "{name}");
     }
-    for name in ["location", "set-cookie", "grpc-message", "content-lengths", "x-date", "etag"] {
+    for name in [
+        "location",
+        "set-cookie",
+        "grpc-message",
+        "content-lengths",
+        "x-date",
+        "etag",
+    ] {
         assert!(!is_framing_header(name.as_bytes()), "{name}");
     }
 }
 
 /// Pieces of text that escapes are made of, and a few others.
 const TOKENS: [&str; 44] = [
-    "a", "b", "ab", "aa", "ba", "\\", "\\\\", "%", "25", "%25", "2", "5", "61", "%61", "%6", "u", "00", "0061", "0026",
-    "\\u0061", "\\u00", "\\u0026", "&", "&amp;", "amp;", "am", "#", "&#", "&#97;", "97;", "x61;", "0", ";", "\"", "quot;",
-    "n", "\n", "+", " ", "/", "\u{e4}", "e4", "%c3", "%A4",
+    "a", "b", "ab", "aa", "ba", "\\", "\\\\", "%", "25", "%25", "2", "5", "61", "%61", "%6", "u",
+    "00", "0061", "0026", "\\u0061", "\\u00", "\\u0026", "&", "&amp;", "amp;", "am", "#", "&#",
+    "&#97;", "97;", "x61;", "0", ";", "\"", "quot;", "n", "\n", "+", " ", "/", "\u{e4}", "e4",
+    "%c3", "%A4",
 ];
 /// What values are made of.
 const VALUE_TOKENS: [&str; 17] = [
-    "a", "b", "a", "b", "aa", "ab", "\\", "%", "25", "&", "amp;", "n", "\n", "\"", " ", "+", "\u{e4}",
+    "a", "b", "a", "b", "aa", "ab", "\\", "%", "25", "&", "amp;", "n", "\n", "\"", " ", "+",
+    "\u{e4}",
 ];
 
 fn values() -> impl Strategy<Value = Vec<String>> {
@@ -250,22 +302,37 @@ fn compare(values: &[String], text: &[u8], cuts: &[usize]) -> Result<(), TestCas
     let right = naive::mask(text, values);
     let mut whole = text.to_vec();
     let found = redactor.mask(&mut whole);
-    prop_assert_eq!(String::from_utf8_lossy(&whole), String::from_utf8_lossy(&right));
+    prop_assert_eq!(
+        String::from_utf8_lossy(&whole),
+        String::from_utf8_lossy(&right)
+    );
     prop_assert_eq!(found, !naive::find(text, values).occurrences.is_empty());
     let (out, held) = in_pieces(&redactor, text, cuts);
-    prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&right), "in pieces {:?}", cuts);
+    prop_assert_eq!(
+        String::from_utf8_lossy(&out),
+        String::from_utf8_lossy(&right),
+        "in pieces {:?}",
+        cuts
+    );
     for (&cut, held) in cuts.iter().zip(held) {
         let begun = naive::find(&text[..cut], values);
         let most = begun.beginning.map(|b| cut - b);
-        prop_assert_eq!(redactor.ends_in_a_beginning(&text[..cut]), most.filter(|m| *m > 0));
-        prop_assert!(held <= most.unwrap_or(0), "{} held of {:?} at {}", held, most, cut);
+        prop_assert_eq!(
+            redactor.ends_in_a_beginning(&text[..cut]),
+            most.filter(|m| *m > 0)
+        );
+        prop_assert!(
+            held <= most.unwrap_or(0),
+            "{} held of {:?} at {}",
+            held,
+            most,
+            cut
+        );
     }
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
     #[test]
     fn it_finds_what_a_naive_matcher_finds(
         values in values(),
@@ -319,10 +386,10 @@ proptest! {
     }
 }
 
-/// Steps for each byte of a text of about 100 KB that repeats `pattern`.
+/// Steps for each byte of a text of 1 MB that repeats `pattern`.
 fn steps(values: &[String], pattern: &str) -> f64 {
     let redactor = redactor(values);
-    let text = pattern.repeat(100_000 / pattern.len()).into_bytes();
+    let text = pattern.repeat(300_000 / pattern.len()).into_bytes();
     let mut scan = Scan::default();
     scan.run(&redactor.values, &text, 0, End::Closed);
     scan.steps as f64 / text.len() as f64
@@ -332,29 +399,40 @@ fn steps(values: &[String], pattern: &str) -> f64 {
 fn hostile_texts_cost_few_steps_for_each_byte() {
     let long = |unit: &str, end: &str| vec![unit.repeat(12_000 / unit.len()) + end];
     let nested: Vec<String> = (4..104).map(|n| "a".repeat(n)).collect();
-    let words: String = (0..3000_u32).map(|n| if n.wrapping_mul(2_654_435_769) >> 31 == 0 { "%" } else { "%25" }).collect();
-    for (name, values, pattern, most) in [
-        ("the value nearly, again and again", long("a", "b"), "a", 2.0),
-        ("the value throughout", long("a", ""), "a", 2.0),
-        ("escapes throughout", long("a", "b"), "%61", 4.0),
-        ("escapes between", long("a", "b"), "a%61", 4.0),
-        ("escapes after a long beginning", long("a", "b"), "aaaaaaaaaaaaaaaa%61", 4.0),
-        ("two letters", long("ab", "c"), "ababa", 6.0),
-        ("no escape", long("a", "b"), "%", 2.0),
-        ("no JSON escape", long("a", "b"), "\\u", 2.0),
-        ("no entity", long("a", "b"), "&#", 2.0),
-        ("entities", long("a", "b"), "&#x000000000061;", 2.0),
-        ("nested entities", long("&", "b"), "&amp;", 8.0),
-        ("semicolons", long(";", "b"), "&#59;", 8.0),
-        ("backslashes", long("\\", "b"), "\\", 60.0),
-        ("newlines", long("\n", "b"), "\\\\n", 20.0),
-        ("percent twice", long("%25", "b"), "%25", 60.0),
-        ("values in values", nested, "a", 2.0),
-        ("a value of ambiguous words", vec![words], "%25", 400.0),
+    let words: String = (0..3000_u32)
+        .map(|n| {
+            if n.wrapping_mul(2_654_435_769) >> 31 == 0 {
+                "%"
+            } else {
+                "%25"
+            }
+        })
+        .collect();
+    for (name, values, pattern) in [
+        ("the value nearly, again and again", long("a", "b"), "a"),
+        ("the value throughout", long("a", ""), "a"),
+        ("escapes throughout", long("a", "b"), "%61"),
+        ("escapes between", long("a", "b"), "a%61"),
+        (
+            "escapes after a long beginning",
+            long("a", "b"),
+            "aaaaaaaaaaaaaaaa%61",
+        ),
+        ("two letters", long("ab", "c"), "ababa"),
+        ("no escape", long("a", "b"), "%"),
+        ("no JSON escape", long("a", "b"), "\\u"),
+        ("no entity", long("a", "b"), "&#"),
+        ("entities", long("a", "b"), "&#x000000000061;"),
+        ("nested entities", long("&", "b"), "&amp;"),
+        ("semicolons", long(";", "b"), "&#59;"),
+        ("backslashes", long("\\", "b"), "\\"),
+        ("newlines", long("\n", "b"), "\\\\n"),
+        ("percent twice", long("%25", "b"), "%25"),
+        ("values in values", nested, "a"),
+        ("a value of ambiguous words", vec![words], "%25"),
     ] {
         let steps = steps(&values, pattern);
-        println!("{name}: {steps:.2}");
-        assert!(steps <= most, "{name}: {steps} steps a byte");
+        assert!(steps <= 18.0, "{name}: {steps} steps a byte");
     }
 }
 
@@ -362,12 +440,31 @@ fn hostile_texts_cost_few_steps_for_each_byte() {
 #[ignore = "measures; run it with --release and --nocapture"]
 fn nanoseconds_for_each_byte() {
     let long = |unit: &str, end: &str| vec![unit.repeat(12_000 / unit.len()) + end];
-    let json = r#"{"id":12345,"name":"Example name","tags":["one","two"],"note":"some text\nmore"},"#;
-    let words: String = (0..3000_u32).map(|n| if n.wrapping_mul(2_654_435_769) >> 31 == 0 { "%" } else { "%25" }).collect();
+    let json =
+        r#"{"id":12345,"name":"Example name","tags":["one","two"],"note":"some text\nmore"},"#;
+    let words: String = (0..3000_u32)
+        .map(|n| {
+            if n.wrapping_mul(2_654_435_769) >> 31 == 0 {
+                "%"
+            } else {
+                "%25"
+            }
+        })
+        .collect();
     for (name, values, pattern) in [
-        ("no start", vec!["qQz8~key-of-forty-characters".to_owned()], "abcdefghi jklmn"),
+        (
+            "no start",
+            vec!["qQz8~key-of-forty-characters".to_owned()],
+            "abcdefghi jklmn",
+        ),
         ("JSON", vec!["s3cr3t-of-twenty-four-ch".to_owned()], json),
-        ("JSON, 20 values", (0..20).map(|n| format!("{}-value{n}", char::from(b'a' + n))).collect(), json),
+        (
+            "JSON, 20 values",
+            (0..20)
+                .map(|n| format!("{}-value{n}", char::from(b'a' + n)))
+                .collect(),
+            json,
+        ),
         ("aaaa", long("a", "b"), "a"),
         ("all masked", long("a", ""), "a"),
         ("%61", long("a", "b"), "%61"),
@@ -395,6 +492,10 @@ fn nanoseconds_for_each_byte() {
         }
         let pieces = begun.elapsed();
         let each = |time: std::time::Duration| time.as_nanos() as f64 / text.len() as f64;
-        println!("{name}: {:.2} ns a byte; in pieces of 16 KB {:.2}", each(whole), each(pieces));
+        println!(
+            "{name}: {:.2} ns a byte; in pieces of 16 KB {:.2}",
+            each(whole),
+            each(pieces)
+        );
     }
 }

@@ -32,7 +32,10 @@ pub(super) fn spellings(bytes: &[u8]) -> Vec<Spelling> {
             all.push(vec![exactly("+")]);
         }
     }
-    if let Some(character) = std::str::from_utf8(bytes).ok().and_then(|s| s.chars().next()) {
+    if let Some(character) = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|s| s.chars().next())
+    {
         for introducer in [r"\u", r"\\u"] {
             let mut parts = Vec::new();
             for unit in character.encode_utf16(&mut [0; 2]) {
@@ -84,9 +87,17 @@ fn references(character: char) -> Vec<Vec<Part>> {
         _ => &[],
     };
     let mut all: Vec<Vec<Part>> = names.iter().map(|n| vec![exactly(n)]).collect();
-    all.push(vec![exactly("#"), Part::Number(code.to_string()), exactly(";")]);
+    all.push(vec![
+        exactly("#"),
+        Part::Number(code.to_string()),
+        exactly(";"),
+    ]);
     for x in ["#x", "#X"] {
-        all.push(vec![exactly(x), Part::Number(format!("{code:x}")), exactly(";")]);
+        all.push(vec![
+            exactly(x),
+            Part::Number(format!("{code:x}")),
+            exactly(";"),
+        ]);
     }
     all
 }
@@ -113,7 +124,11 @@ impl Spelling {
                     }
                     for digit in digits.chars() {
                         let upper = choose(2) == 1;
-                        text.push(if upper { digit.to_ascii_uppercase() } else { digit });
+                        text.push(if upper {
+                            digit.to_ascii_uppercase()
+                        } else {
+                            digit
+                        });
                     }
                 }
             }
@@ -132,7 +147,11 @@ impl Spelling {
             if matches!(part, Part::Number(_)) {
                 let zeros = rest.iter().take_while(|b| **b == b'0').count();
                 // The number 0 is one zero itself.
-                let zeros = if wanted == "0" { zeros.saturating_sub(1) } else { zeros };
+                let zeros = if wanted == "0" {
+                    zeros.saturating_sub(1)
+                } else {
+                    zeros
+                };
                 if zeros + wanted.len() > 12 {
                     return Begins::Not;
                 }
