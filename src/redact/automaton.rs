@@ -134,9 +134,9 @@ impl Automaton {
     fn shorten(&mut self, state: State) {
         let fail = self.fail(state);
         let only = |state: State| {
-            let node = self.node(state).filter(|n| n.next && !n.branched)?;
-            let _ = node;
-            self.node(state + 1).map(|child| child.byte)
+            let is_only = self.node(state).is_some_and(|n| n.next && !n.branched);
+            let child = self.node(state + 1).filter(|_| is_only)?;
+            Some(child.byte)
         };
         let same = fail != ROOT && only(state).is_some() && only(state) == only(fail);
         let skip = if same { self.skip(fail) } else { fail };

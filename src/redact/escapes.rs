@@ -157,8 +157,10 @@ fn html(text: &[u8], found: &mut Escapes) {
 
 /// A character reference without its `&`, and where it ends.
 fn reference(text: &[u8], from: usize, found: &mut Escapes) -> Option<(usize, char)> {
-    if found.at(text, from)? == b'#' {
-        return numeric(text, from + 1, found);
+    match found.at(text, from)? {
+        b'#' => return numeric(text, from + 1, found),
+        letter if !letter.is_ascii_alphabetic() => return None,
+        _ => {}
     }
     let rest = text.get(from..)?;
     for (name, character) in NAMES {

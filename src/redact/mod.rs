@@ -173,7 +173,7 @@ impl MaskStream {
         if after - from <= most {
             return from;
         }
-        scan.cover_also(from..after - most);
+        scan.cover(from..after - most);
         after - most
     }
 

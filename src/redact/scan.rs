@@ -140,7 +140,7 @@ impl Scan {
             .front
             .live
             .pop()
-            .unwrap_or(Reading::none(self.front.place));
+            .unwrap_or_else(|| Reading::none(self.front.place));
         let mut taken = 0;
         for &byte in text {
             if taken > 0 && escapes::is_introducer(byte) {
@@ -350,7 +350,8 @@ impl Scan {
         self.history = kept;
     }
 
-    fn cover(&mut self, found: Range<u64>) {
+    /// Notes that these places are to be masked.
+    pub(super) fn cover(&mut self, found: Range<u64>) {
         // Nearly always the last one is extended.
         let first = match self.covered.last() {
             Some(last) if last.start <= found.start && found.start <= last.end => {
@@ -430,11 +431,6 @@ impl Scan {
         covered
             .find(|c| c.contains(&place))
             .map_or(place, |c| c.end)
-    }
-
-    /// Covers what is no occurrence, or not yet.
-    pub(super) fn cover_also(&mut self, places: Range<u64>) {
-        self.cover(places);
     }
 
     /// Masks what is covered of a text that begins at `base`, and forgets it. Whether there was anything.
