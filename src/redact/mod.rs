@@ -8,8 +8,10 @@
 
 mod automaton;
 mod escapes;
+mod follow;
 mod history;
 mod scan;
+mod starts;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,9 @@ use std::ops::Range;
 
 use super::automaton::{Automaton, ROOT, State};
 use super::escapes::{self, Escape, Escapes};
+use super::follow::may_follow;
 use super::history::{Bends, History, Taken};
+use super::starts::Starts;
 
 /// Readings of one text that are followed at the same time; beyond, the shortest beginnings are dropped.
 /// More than three need values that look like escapes of each other.
@@ -22,7 +24,9 @@ const COMPARED: u64 = 16;
 /// Steps for each byte of the text that readings may cost on average, and how many more for a while.
 /// Beyond, one reading is followed: the one that is nearest to a whole value.
 const STEPS: u64 = 6;
-const MORE_STEPS: u64 = 200_000;
+const MORE_STEPS: u64 = 100_000;
+/// Escapes that are under way at the same time then, when another one begins.
+const CROWDED_AHEAD: usize = 1;
 /// Bends beyond which those that nothing needs are freed.
 const BENDS: usize = 1024;
 
@@ -85,6 +89,8 @@ pub(super) struct Scan {
     /// Steps and place when readings were compared last, and the steps that exceeded what is allowed.
     counted: (u64, u64),
     owed: u64,
+    /// Whether that is too much: one reading is followed, and few escapes.
+    crowded: bool,
     /// Occurrences that were found, in order and apart, by their places in the stream.
     covered: Vec<Range<u64>>,
     /// Where the first beginning is that was found for [`End::Asked`].
@@ -176,6 +182,7 @@ impl Scan {
 
     /// One byte of the text, and the escapes that begin with it.
     fn advance(&mut self, values: &Automaton, byte: u8, found: &Escapes, end: End) {
+        self.spend();
         let place = self.front.place;
         std::mem::swap(&mut self.front.live, &mut self.spare);
         if self.spare.is_empty() {
@@ -204,6 +211,9 @@ impl Scan {
     }
 
     fn take_escape(&mut self, values: &Automaton, reading: Reading, escape: &Escape) {
+        if self.crowded && self.front.ahead.len() >= CROWDED_AHEAD {
+            return;
+        }
         let at = self.front.place + u64::from(escape.len);
         if let Some(next) = self.take(values, reading, escape.bytes(), escape.len) {
             self.front.ahead.push((at, next));
@@ -274,7 +284,7 @@ impl Scan {
             return;
         }
         self.steps += self.front.live.len() as u64;
-        if self.spend() {
+        if self.crowded {
             let nearest = self.front.live.iter().max_by_key(|r| values.depth(r.state));
             if let Some(nearest) = nearest.copied() {
                 self.front.live.clear();
@@ -307,12 +317,13 @@ impl Scan {
         self.ordered = ordered;
     }
 
-    /// Counts the steps since the last time. Returns whether they are too many.
-    fn spend(&mut self) -> bool {
-        let (steps, place) = std::mem::replace(&mut self.counted, (self.steps, self.front.place));
+    /// Counts the steps since the last time against what is allowed.
+    fn spend(&mut self) {
+        let now = (self.steps, self.front.place);
+        let (steps, place) = std::mem::replace(&mut self.counted, now);
         let allowed = STEPS * self.front.place.saturating_sub(place);
         self.owed = (self.owed + self.steps - steps).saturating_sub(allowed);
-        self.owed > MORE_STEPS
+        self.crowded = self.owed > MORE_STEPS;
     }
 
     /// Whether `longer` finds whatever `reading` finds, and covers no less of the text.
@@ -448,114 +459,5 @@ impl Scan {
             c.end > end
         });
         found
-    }
-}
-
-/// Whether an escape of which only the beginning is there may be the next character after this state.
-fn may_follow(values: &Automaton, state: State, escape: &[u8], refused: &mut Vec<Vec<u8>>) -> bool {
-    for (byte, child) in values.children(state) {
-        let continues = byte & 0xc0 == 0x80;
-        let length = match byte {
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => 1,
-        };
-        let mut spelled = vec![vec![byte]];
-        if length > 1 {
-            let before = spelled.len();
-            characters(values, child, vec![byte], length, &mut spelled);
-            // A value that is not UTF-8: an escape that stands for more than its end is found too.
-            if spelled.len() == before && escape.first() != Some(&b'%') {
-                return true;
-            }
-        }
-        if continues && state == ROOT && escape.first() != Some(&b'%') {
-            return true;
-        }
-        for bytes in spelled {
-            if refused.contains(&bytes) {
-                continue;
-            }
-            if escapes::may_become(escape, &bytes) {
-                return true;
-            }
-            refused.push(bytes);
-        }
-    }
-    false
-}
-
-/// Every character of `length` bytes that values have from here on.
-fn characters(
-    values: &Automaton,
-    state: State,
-    bytes: Vec<u8>,
-    length: usize,
-    all: &mut Vec<Vec<u8>>,
-) {
-    if bytes.len() == length {
-        if std::str::from_utf8(&bytes).is_ok() {
-            all.push(bytes);
-        }
-        return;
-    }
-    for (byte, child) in values.children(state) {
-        let mut longer = bytes.clone();
-        longer.push(byte);
-        characters(values, child, longer, length, all);
-    }
-}
-
-/// Where an occurrence may begin: the first bytes of values, and those of escapes.
-struct Starts<'t> {
-    text: &'t [u8],
-    bytes: Vec<u8>,
-    table: [bool; 256],
-    /// The next places of a value's first byte and of an escape, from the last place that was asked for.
-    next: [usize; 2],
-}
-
-impl<'t> Starts<'t> {
-    fn new(values: &Automaton, text: &'t [u8]) -> Self {
-        let mut bytes: Vec<u8> = values.children(ROOT).map(|(byte, _)| byte).collect();
-        if bytes.contains(&b' ') && !bytes.contains(&b'+') {
-            bytes.push(b'+');
-        }
-        let mut table = [false; 256];
-        for &byte in &bytes {
-            if let Some(entry) = table.get_mut(usize::from(byte)) {
-                *entry = true;
-            }
-        }
-        Self {
-            text,
-            bytes,
-            table,
-            next: [0; 2],
-        }
-    }
-
-    /// The first place from `from` on; the text's end if there is none.
-    fn next(&mut self, from: usize) -> usize {
-        let rest = self.text.get(from..).unwrap_or_default();
-        let end = self.text.len();
-        let [byte, escape] = &mut self.next;
-        if *byte <= from {
-            let found = match *self.bytes.as_slice() {
-                [a] => memchr::memchr(a, rest),
-                [a, b] => memchr::memchr2(a, b, rest),
-                [a, b, c] => memchr::memchr3(a, b, c, rest),
-                _ => rest
-                    .iter()
-                    .position(|b| self.table.get(usize::from(*b)) == Some(&true)),
-            };
-            *byte = found.map_or(end, |n| from + n);
-        }
-        if *escape <= from {
-            let found = memchr::memchr3(b'\\', b'%', b'&', rest);
-            *escape = found.map_or(end, |n| from + n);
-        }
-        (*byte).min(*escape)
     }
 }
