@@ -28,7 +28,7 @@ use crate::events::Line;
 use crate::failure::Reason;
 use crate::metrics::Series;
 use crate::query;
-use crate::redact::Redactor;
+use crate::redact::{MaskStream, Redactor, is_framing_header};
 use crate::resolver::{Call, Lane, Now, Resolver, Shared, Subject, Todo, Want};
 use crate::secret::SecretValue;
 use crate::template::Template;
@@ -128,7 +128,7 @@ struct Stream {
     collected: Zeroizing<Vec<u8>>,
     /// Values that this request got, where they are to be masked on their way back.
     used: Vec<SecretValue>,
-    redactor: Option<Redactor>,
+    redactor: Option<MaskStream>,
     /// The response is ours.
     answered: bool,
 }
@@ -722,14 +722,14 @@ impl Ready {
         let Some(stream) = self.streams.get_mut(context) else {
             return;
         };
-        stream.redactor = Redactor::new(&stream.used);
-        let Some(redactor) = &stream.redactor else {
+        let Some(redactor) = Redactor::within(&stream.used, &self.config.limits) else {
             return;
         };
+        stream.redactor = Some(redactor.clone().stream());
         let mut masked: Vec<&[u8]> = Vec::new();
         for (name, value) in map.iter() {
             let mut value = Zeroizing::new(value.to_vec());
-            if name.starts_with(b":") || !redactor.mask(&mut value) {
+            if is_framing_header(name) || !redactor.mask(&mut value) {
                 continue;
             }
             // Of several headers of one name, all are written anew.
