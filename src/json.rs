@@ -1,64 +1,28 @@
-//! JSON, one level at a time, as slices of the text that it is in: what the configuration, Azure's answers
-//! and structured secrets are read with. It knows none of their fields.
+//! JSON one level at a time, over `serde_json`: what the configuration and structured secrets are read with.
+//! It knows none of their fields.
 //!
-//! Numbers stay text, and nothing is built of what nobody asks for: readers that make a value of
-//! everything are 77 KB larger.
+//! Where the fields of an answer are known beforehand, a struct with `derive(Deserialize)` reads it. This
+//! module is for the three things that such structs and [`serde_json::Value`] cannot do: members that occur
+//! twice stay visible, numbers stay as they are written, and what is not asked for is neither copied nor
+//! built. `RawValue` is skipped without recursion, so depth costs no stack here.
 
-use alloc::borrow::Cow;
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::fmt;
+use std::borrow::Cow;
+use std::fmt;
 
-use hifijson::str::LexAlloc as _;
-use hifijson::token::Lex as _;
-use hifijson::{Error, Expect, SliceLexer};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// Lists and objects inside each other. Reading them is recursive, and a VM's stack is small.
-const DEEPEST: u32 = 128;
-
-/// The text is not JSON, or not what was expected at this place.
+/// The text is not JSON, or not of the type that was expected at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Where a text stops being JSON, and why. It shows nothing of the text.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SyntaxError {
-    /// From 1.
-    line: usize,
-    /// From 1, in bytes.
-    column: usize,
-    why: Error,
-}
-
-impl fmt::Display for SyntaxError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { line, column, why } = self;
-        let why = match why {
-            Error::Depth => "too many lists and objects inside each other",
-            Error::Num(_) => "expected a digit",
-            Error::Str(hifijson::str::Error::Eof) => "a string without an end",
-            Error::Str(hifijson::str::Error::Control) => {
-                "a control character in a string (a line break?)"
-            }
-            Error::Str(hifijson::str::Error::Utf8(_)) => "not UTF-8",
-            Error::Str(hifijson::str::Error::Escape(_)) => "a backslash that escapes nothing",
-            Error::Token(Expect::Value) => "expected a value",
-            Error::Token(Expect::ValueOrEnd) => "expected a value or the end of the list or object",
-            Error::Token(Expect::CommaOrEnd) => "expected a comma or the end of the list or object",
-            Error::Token(Expect::String) => "expected a name in quotes",
-            Error::Token(Expect::Colon) => "expected a colon",
-            Error::Token(Expect::Eof) => "expected nothing more",
-        };
-        write!(f, "{why} at line {line} column {column}")
-    }
-}
-
 /// A JSON value as it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Json<'a>(&'a str);
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Json<'a>(#[serde(borrow)] &'a RawValue);
 
-/// What kind of value it is.
+/// The type of a JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `null`
@@ -69,52 +33,32 @@ pub enum Kind {
     Number,
     /// A string.
     Text,
-    /// A list.
+    /// An array.
     List,
     /// An object.
     Object,
 }
 
 impl<'a> Json<'a> {
-    /// An object without members.
-    pub const EMPTY: Self = Self("{}");
-
-    /// The one value that a text is.
+    /// The one JSON value that a text is.
     ///
     /// # Errors
-    /// Where it stops being one.
-    pub fn read(text: &'a [u8]) -> Result<Self, SyntaxError> {
-        let failed = |left: usize, why| {
-            let read = text.get(..text.len() - left).unwrap_or_default();
-            let column = read.iter().rev().take_while(|b| **b != b'\n').count() + 1;
-            SyntaxError {
-                line: read.iter().filter(|b| **b == b'\n').count() + 1,
-                column,
-                why,
-            }
-        };
-        let text = core::str::from_utf8(text).map_err(|error| {
-            let left = text.len() - error.valid_up_to();
-            failed(left, hifijson::str::Error::Utf8(error).into())
-        })?;
-        let mut lexer = SliceLexer::new(text.as_bytes());
-        lexer
-            .exactly_one(SliceLexer::ws_peek, |next, lexer| {
-                value(text, next, lexer, DEEPEST)
-            })
-            .map_err(|why| failed(lexer.as_slice().len(), why))
+    /// Where it stops being JSON, and why; syntax errors of `serde_json` show nothing of the text. The
+    /// escapes in a string are checked where the string is read.
+    pub fn read(text: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
     }
 
     /// As it is written.
     #[must_use]
-    pub const fn written(self) -> &'a str {
-        self.0
+    pub fn written(self) -> &'a str {
+        self.0.get()
     }
 
-    /// What it is.
+    /// Its type.
     #[must_use]
-    pub const fn kind(self) -> Kind {
-        match self.0.as_bytes().first() {
+    pub fn kind(self) -> Kind {
+        match self.written().as_bytes().first() {
             Some(b'"') => Kind::Text,
             Some(b'[') => Kind::List,
             Some(b'{') => Kind::Object,
@@ -124,99 +68,56 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The members of an object.
+    /// The members, if it is an object.
     #[must_use]
     pub fn object(self) -> Option<Object<'a>> {
-        if self.kind() != Kind::Object {
-            return None;
-        }
-        Object::read(self.0.as_bytes()).ok()
+        self.parsed()
     }
 
-    /// The items of a list.
+    /// The items, if it is an array.
     #[must_use]
     pub fn list(self) -> Option<Vec<Self>> {
-        if self.kind() != Kind::List {
-            return None;
-        }
-        let mut lexer = SliceLexer::new(self.0.as_bytes());
-        let mut items = Vec::new();
-        let read = lexer
-            .discarded()
-            .seq(b']', SliceLexer::ws_peek, |next, lexer| {
-                items.push(value(self.0, next, lexer, DEEPEST)?);
-                Ok::<_, Error>(())
-            });
-        read.ok()?;
-        Some(items)
+        self.parsed()
     }
 
-    /// What a string says.
+    /// The text, if it is a string.
     #[must_use]
     pub fn text(self) -> Option<Cow<'a, str>> {
-        text(self.0.as_bytes()).ok()
+        text(self.written().as_bytes()).ok()
     }
 
-    /// `true` or `false`.
+    /// `true` or `false`, if it is one of them.
     #[must_use]
     pub fn boolean(self) -> Option<bool> {
-        self.0.parse().ok()
+        self.parsed()
     }
 
-    /// A whole number, not below zero.
+    /// The number, if it is a whole one from 0 on.
     #[must_use]
     pub fn number(self) -> Option<u64> {
-        self.0.parse().ok()
+        self.parsed()
+    }
+
+    /// The number, if it is one that a float holds.
+    #[must_use]
+    pub fn float(self) -> Option<f64> {
+        self.parsed()
+    }
+
+    fn parsed<T: Deserialize<'a>>(self) -> Option<T> {
+        serde_json::from_str(self.written()).ok()
     }
 }
 
-/// Reads the value that begins with `next`, and gives it as it is written in `text`, whose rest the lexer
-/// has.
-fn value<'a>(
-    text: &'a str,
-    next: u8,
-    lexer: &mut SliceLexer<'a>,
-    depth: u32,
-) -> Result<Json<'a>, Error> {
-    let from = text.len() - lexer.as_slice().len();
-    pass(next, lexer, depth)?;
-    let to = text.len() - lexer.as_slice().len();
-    Ok(Json(text.get(from..to).unwrap_or_default()))
-}
-
-/// Reads over a value: [`hifijson::ignore::parse`] with a limit to its depth, and stricter with escapes.
-fn pass(next: u8, lexer: &mut SliceLexer<'_>, depth: u32) -> Result<(), Error> {
-    let deeper = || depth.checked_sub(1).ok_or(Error::Depth);
-    match next {
-        b'a'..=b'z' => Ok(lexer.null_or_bool().map(drop).ok_or(Expect::Value)?),
-        b'0'..=b'9' | b'-' => Ok(hifijson::num::Lex::num_ignore(lexer).validate().map(drop)?),
-        b'"' => Ok(lexer.discarded().str_string().map(drop)?),
-        b'[' => {
-            let depth = deeper()?;
-            let each = |next, lexer: &mut SliceLexer<'_>| pass(next, lexer, depth);
-            lexer.discarded().seq(b']', SliceLexer::ws_peek, each)
-        }
-        b'{' => {
-            let depth = deeper()?;
-            lexer
-                .discarded()
-                .seq(b'}', SliceLexer::ws_peek, |next, lexer| {
-                    let (_, first) = name(next, lexer)?;
-                    pass(first, lexer, depth)
-                })
-        }
-        _ => Err(Expect::Value)?,
-    }
-}
-
-/// A member's name, with the first byte of its value.
-fn name<'a>(next: u8, lexer: &mut SliceLexer<'a>) -> Result<(Cow<'a, str>, u8), Error> {
-    lexer.expect(|_| Some(next), b'"').ok_or(Expect::String)?;
-    let name = lexer.str_string()?;
-    lexer
-        .expect(SliceLexer::ws_peek, b':')
-        .ok_or(Expect::Colon)?;
-    Ok((name, lexer.ws_peek().ok_or(Expect::Value)?))
+/// What a JSON string says.
+///
+/// # Errors
+/// When the text is anything else.
+pub fn text(json: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+    #[derive(serde::Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let text = serde_json::from_slice(json);
+    text.map(|Text(text)| text).map_err(|_| Malformed)
 }
 
 /// An object's members in the order of the text. Of those that have the same name, the last one counts, as
@@ -224,29 +125,37 @@ fn name<'a>(next: u8, lexer: &mut SliceLexer<'a>) -> Result<(Cow<'a, str>, u8), 
 #[derive(Debug, Default)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
 
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                #[derive(serde::Deserialize)]
+                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Object(members))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
 impl<'a> Object<'a> {
     /// The object that a text is.
     ///
     /// # Errors
     /// When it is anything else.
     pub fn read(text: &'a [u8]) -> Result<Self, Malformed> {
-        let text = core::str::from_utf8(text).map_err(|_| Malformed)?;
-        let mut members = Vec::new();
-        let read =
-            SliceLexer::new(text.as_bytes()).exactly_one(SliceLexer::ws_peek, |first, lexer| {
-                if first != b'{' {
-                    return Err(Error::from(Expect::Value));
-                }
-                lexer
-                    .discarded()
-                    .seq(b'}', SliceLexer::ws_peek, |next, lexer| {
-                        let (name, first) = name(next, lexer)?;
-                        members.push((name, value(text, first, lexer, DEEPEST)?));
-                        Ok(())
-                    })
-            });
-        read.map_err(|_| Malformed)?;
-        Ok(Self(members))
+        serde_json::from_slice(text).map_err(|_| Malformed)
     }
 
     /// The member of this name; `None` if there is none or if it is `null`.
@@ -267,7 +176,10 @@ impl<'a> Object<'a> {
     pub fn members(&self) -> impl Iterator<Item = (&str, Json<'a>)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
+}
 
+/// The members of Azure's answers, each of one type.
+impl<'a> Object<'a> {
     /// A member that is a string.
     ///
     /// # Errors
@@ -278,7 +190,7 @@ impl<'a> Object<'a> {
         })
     }
 
-    /// A member that is a whole number, not below zero.
+    /// A member that is a whole number from 0 on.
     ///
     /// # Errors
     /// When it is anything else.
@@ -302,7 +214,7 @@ impl<'a> Object<'a> {
         Ok(self.member(name, Json::object)?.unwrap_or_default())
     }
 
-    /// A member that is a list: its whole numbers.
+    /// The whole numbers in a member that is an array.
     #[must_use]
     pub fn numbers(&self, name: &str) -> Vec<u64> {
         let items = self.get(name).and_then(Json::list).unwrap_or_default();
@@ -317,20 +229,6 @@ impl<'a> Object<'a> {
         let read = self.get(name).map(|json| read(json).ok_or(Malformed));
         read.transpose()
     }
-}
-
-/// What a JSON string says.
-///
-/// # Errors
-/// When the text is anything else.
-pub fn text(json: &[u8]) -> Result<Cow<'_, str>, Malformed> {
-    let read = SliceLexer::new(json).exactly_one(SliceLexer::ws_peek, |next, lexer| {
-        if next != b'"' {
-            return Err(Error::from(Expect::Value));
-        }
-        Ok(lexer.discarded().str_string()?)
-    });
-    read.map_err(|_| Malformed)
 }
 
 #[cfg(test)]

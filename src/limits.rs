@@ -18,6 +18,9 @@ pub struct Limits {
     /// Bytes that one worker holds for messages that wait and for responses that are collected; beyond,
     /// requests that would have to wait are answered 503 with `Retry-After`. Envoy gives a VM 1 GiB.
     pub held_bytes: usize,
+    /// Bytes of one response that masking holds back at most, because they may be the beginning of a value;
+    /// what exceeds that goes on masked. A value of 25 KB (Key Vault's longest) in `\u` escapes is 150 KB.
+    pub masked_bytes_held: usize,
     /// Fetches in a second that clients' references may cause in one worker; beyond, `too_many_fetches`.
     pub fetches_per_second: u64,
     /// Such fetches at the same time; beyond, `too_many_fetches`.
@@ -62,6 +65,7 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             references: 100,
             held_bytes: 64 << 20,
+            masked_bytes_held: 256 << 10,
             fetches_per_second: 50,
             fetches_in_flight: 100,
             reserved_percent: 50,

@@ -1,9 +1,10 @@
-//! Texts of others inside messages and lines of the log: in quotes, and so that they cannot look like more
-//! than they are. It knows nothing of either.
+//! Text from outside inside messages and log lines: in quotes, and so that it cannot end the quotes or the
+//! line. It knows nothing of messages and logs.
 
-use core::fmt::{self, Write};
+use std::fmt::{self, Write};
 
-/// A text in quotes. `{:?}` of the standard library does nearly the same, with tables of all of Unicode.
+/// A text in quotes. `{:?}` of the standard library lets letters of every script through, some of which
+/// change the direction of writing; `escape_default` puts a backslash before each apostrophe.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -28,25 +29,8 @@ pub fn escape(out: &mut impl Write, c: char) -> fmt::Result {
             out.write_char(c)
         }
         ' '..='~' => out.write_char(c),
-        _ => hexadecimal(out, c.into()),
+        _ => write!(out, "{}", c.escape_unicode()),
     }
-}
-
-fn hexadecimal(out: &mut impl Write, code: u32) -> fmt::Result {
-    out.write_str("\\u{")?;
-    let mut shift = 28;
-    // Without leading zeros, but not without a digit.
-    while shift > 0 && code >> shift == 0 {
-        shift -= 4;
-    }
-    loop {
-        out.write_char(char::from_digit(code >> shift & 15, 16).unwrap_or('0'))?;
-        if shift == 0 {
-            break;
-        }
-        shift -= 4;
-    }
-    out.write_char('}')
 }
 
 #[cfg(test)]

@@ -105,7 +105,8 @@ fn options_that_kong_takes_wrongly_are_refused() {
         let text = vector["reference"].as_str().expect("a text");
         let parsed = Reference::parse(text);
         match vector["effective_ttl"].as_f64() {
-            Some(ttl) if text.contains("?ttl=") => {
+            // Below one second Kong's time is rounded to its 60 s tick, and ours to milliseconds, 0 among them.
+            Some(ttl) if text.contains("?ttl=") && ttl >= 1.0 => {
                 assert_eq!(parsed.map(|r| r.options.ttl), Ok(Some(ttl)), "{text}");
             }
             _ => assert_eq!(parsed.map_err(|e| e.part), Err(Part::Option), "{text}"),

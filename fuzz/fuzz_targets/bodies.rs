@@ -33,7 +33,8 @@ fuzz_target!(|input: (&[u8], &[u8], u8)| {
     assert!(Encoding::Form.write(&mut form, value));
     let decoded: Vec<_> = query::parameters(&form).map(|p| p.value().into_owned()).collect();
     assert_eq!(decoded, [value]);
-    if let Some(mut redactor) = Redactor::new(&[SecretValue::new(value)]) {
+    if let Some(redactor) = Redactor::new(&[SecretValue::new(value)]) {
+        let mut redactor = redactor.stream();
         let at = usize::from(cut).min(text.len());
         let mut out = redactor.piece(&text[..at], false).to_vec();
         out.extend_from_slice(&redactor.piece(&text[at..], true));

@@ -1,12 +1,12 @@
 //! Which identity a vault's settings describe, and which cloud it is in. What cannot work in a sandbox is
-//! refused here with the reason. It asks nobody.
+//! refused here with the reason. It makes no call.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::reader::Fields;
-use super::uri::{HttpUrl, HttpsUri};
+use super::uri::{HttpUrl, HttpsUri, did_you_mean};
 use super::{SecretValue, Settings};
 use crate::azure::challenge::{is_tenant, is_within};
 use crate::azure::cloud::{self, CLOUDS, Cloud};
@@ -257,14 +257,17 @@ fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> 
             );
         }
     }
-    let Some((of_vault, suffix)) = cloud::of_vault(host) else {
+    // A private link's name is not what the vault's certificate is for.
+    let known = cloud::of_vault(host).filter(|_| !host.contains(".privatelink."));
+    let Some((of_vault, suffix)) = known else {
         let known = CLOUDS
             .iter()
             .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
         let known: Vec<String> = known.collect();
         settings.fields.problem("vault_uri", format!(
-            "has the host {host}, which is no vault of Azure's clouds ({}); if a token may go there, set cloud to custom and dns_suffix to its domain",
-            known.join(", ")
+            "has the host {host}, which is no vault of Azure's clouds ({}){}; if a token may go there, set cloud to custom and dns_suffix to its domain",
+            known.join(", "),
+            did_you_mean(host)
         ));
         return None;
     };
@@ -411,7 +414,14 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
             if given.secret.is_none() {
                 missing("client_secret", "CLIENT_SECRET");
             }
-            given.secret.clone().map(Proof::Secret)
+            let secret = given.secret.clone()?;
+            if !is_clean(&secret) {
+                let message = "begins or ends with a blank, or holds a line break (from `echo … | base64`?), which Entra's \
+                               secrets never do; set it without (`printf %s … | base64`)";
+                settings.fields.problem("client_secret", message);
+                return None;
+            }
+            Some(Proof::Secret(secret))
         }
         Choice::ClientCertificate => {
             let Some(pem) = &given.certificate else {
@@ -428,6 +438,12 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
         }
         _ => federated(settings, given),
     }
+}
+
+/// Neither blanks around it nor a control character in it.
+fn is_clean(secret: &SecretValue) -> bool {
+    let bytes = secret.expose();
+    bytes.trim_ascii() == bytes && !bytes.iter().any(u8::is_ascii_control)
 }
 
 fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {

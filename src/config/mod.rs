@@ -2,6 +2,7 @@
 //! no connection and fetches nothing.
 
 mod identity;
+pub mod limits;
 mod reader;
 mod uri;
 
@@ -10,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use reader::Problem;
+use uri::did_you_mean;
 pub use uri::{HttpUrl, HttpsUri};
 
 use self::reader::{Fields, Problems};
@@ -21,7 +23,7 @@ use crate::limits::Limits;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
 use crate::quoted::Quoted;
-use crate::reference::{Reference, lua_number};
+use crate::reference::{Reference, TOO_SHORT, is_below_a_second, lua_number};
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::Span;
@@ -51,10 +53,12 @@ pub struct Config {
     pub on_error: OnError,
     /// Whether workers share their cache through the host; `None` is the host's default.
     pub shared_data: Option<bool>,
-    /// What is told of what happens.
+    /// What metrics show.
     pub metrics: MetricRules,
     /// Whether each use of a secret by a client is logged.
     pub audit: Option<Audit>,
+    /// What is accepted and has a risk that the operator should know.
+    pub warnings: Vec<Problem>,
 }
 
 /// `audit`
@@ -103,7 +107,7 @@ pub struct CacheRules {
     pub ttl: Span,
     /// How long a secret that is not there is remembered as such.
     pub neg_ttl: Span,
-    /// How long a value may be used after its ttl when it cannot be had anew.
+    /// How long a value may be used after its ttl when it could not be fetched again (stale-if-error).
     pub resurrect_ttl: Span,
 }
 
@@ -140,11 +144,15 @@ impl Rules {
     /// Whether nothing is to be done.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.set_headers.is_empty()
-            && self.set_query.is_empty()
-            && self.resolve_headers.is_empty()
+        self.set_headers.is_empty() && self.set_query.is_empty() && !self.resolves()
+    }
+
+    /// Whether references are resolved in any place.
+    #[must_use]
+    pub const fn resolves(&self) -> bool {
+        !(self.resolve_headers.is_empty()
             && self.resolve_query.is_empty()
-            && self.resolve_body.is_empty()
+            && self.resolve_body.is_empty())
     }
 }
 
@@ -190,7 +198,7 @@ fn read<'p>(
     let response = root
         .object("response")
         .map(|r| read_response(r, &known, problems));
-    let limits = read_limits(&mut root);
+    let limits = limits::read(&mut root);
     let on_error = root.choice(
         "on_error",
         &[
@@ -213,6 +221,9 @@ fn read<'p>(
         read_audit(fields, rules)
     });
     root.done();
+    let warnings = response
+        .as_ref()
+        .and_then(|(rules, _)| risk_of_echoes(rules));
     Some(Config {
         vaults: known.0.into_iter().filter_map(|(_, vault)| vault).collect(),
         request: request.unwrap_or_default(),
@@ -223,6 +234,17 @@ fn read<'p>(
         shared_data,
         metrics: metrics.unwrap_or_default(),
         audit,
+        warnings: warnings.into_iter().collect(),
+    })
+}
+
+/// A reference in a response need not be the upstream's own.
+fn risk_of_echoes(response: &Rules) -> Option<Problem> {
+    response.resolves().then(|| Problem {
+        path: "response.resolve".to_owned(),
+        message: "a client that can have the upstream send back a text of the client's (an echo, an error page, \
+                  a stored comment) can read every secret that allow lists; list only secrets that clients may see"
+            .to_owned(),
     })
 }
 
@@ -234,8 +256,8 @@ fn read_vaults(
     let entities = root.list("vaults").unwrap_or_default();
     if entities.is_empty() {
         // As in Kong: the environment alone makes a vault.
-        let config = Fields::of(Json::EMPTY, "vaults[0].config".into(), problems);
-        let vault = config.and_then(|config| read_vault_config(config, ENVIRONMENTS.into(), env));
+        let config = Fields::empty("vaults[0].config".into(), problems);
+        let vault = read_vault_config(config, ENVIRONMENTS.into(), env);
         return vec![(ENVIRONMENTS.into(), vault)];
     }
     let mut vaults: Vec<(String, Option<Vault>)> = Vec::with_capacity(entities.len());
@@ -263,7 +285,7 @@ fn read_vaults(
 /// only if the environment alone makes a whole one: the same variables are also defaults for entities.
 fn environments_vault(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Option<Vault>)> {
     let problems = Problems::default();
-    let fields = Fields::of(Json::EMPTY, String::new(), &problems)?;
+    let fields = Fields::empty(String::new(), &problems);
     let vault = read_vault_config(fields, ENVIRONMENTS.into(), env)?;
     let whole = problems.into_vec().is_empty();
     whole.then(|| (ENVIRONMENTS.to_owned(), Some(vault)))
@@ -330,13 +352,13 @@ fn read_entity<'p>(
     }
     let config = fields
         .object("config")
-        .or_else(|| Fields::of(Json::EMPTY, format!("{path}.config"), problems));
+        .unwrap_or_else(|| Fields::empty(format!("{path}.config"), problems));
     if prefix.is_none() {
         fields.problem("prefix", "is missing: it is the name that references use");
     }
     let prefix = prefix.unwrap_or_default();
     fields.done();
-    let vault = config.and_then(|config| read_vault_config(config, prefix.clone(), env));
+    let vault = read_vault_config(config, prefix.clone(), env);
     Some((prefix, vault))
 }
 
@@ -396,8 +418,12 @@ impl Settings<'_, '_> {
                 self.fields.problem(name, message);
             }
             parsed
-        });
-        seconds.map(Span::from_seconds)
+        })?;
+        if is_below_a_second(seconds) {
+            self.fields.problem(name, TOO_SHORT);
+            return None;
+        }
+        Some(Span::from_seconds(seconds))
     }
 
     fn kind(&mut self) -> ObjectKind {
@@ -417,9 +443,13 @@ impl Settings<'_, '_> {
     }
 
     fn uri(&mut self, name: &'static str, text: Option<String>) -> Option<HttpsUri> {
-        match HttpsUri::parse(&text?) {
+        let text = text?;
+        match HttpsUri::parse(&text) {
             Ok(uri) => Some(uri),
-            Err(message) => {
+            Err(mut message) => {
+                if name == "vault_uri" {
+                    message.push_str(&did_you_mean(&text));
+                }
                 self.fields.problem(name, message);
                 None
             }
@@ -500,9 +530,9 @@ fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> R
         set.done();
     }
     if let Some(mut resolve) = fields.object("resolve") {
-        read_resolve(&mut resolve, known, problems, &mut rules);
         let names = resolve.texts("query").unwrap_or_default();
         rules.resolve_query = ParameterNames::new(names);
+        read_resolve(&mut resolve, known, problems, &mut rules);
         resolve.done();
     }
     fields.done();
@@ -523,23 +553,6 @@ fn read_response(mut fields: Fields<'_>, known: &Known, problems: &Problems) -> 
     let redact = fields.boolean("redact").unwrap_or_default();
     fields.done();
     (rules, redact)
-}
-
-fn read_limits(root: &mut Fields<'_>) -> Limits {
-    let mut number = |name, min, max, default: u32| {
-        let given = root.number(name, min, max);
-        // Within the range of u32 by its limits.
-        given.map_or(default, |n| n as u32)
-    };
-    let body_bytes = number("max_body_bytes", 1u32, 64 << 20, 1 << 20);
-    let per_second = number("max_fetches_per_second", 1, 100_000, 50);
-    let in_flight = number("max_fetches_in_flight", 1, 100_000, 100);
-    Limits {
-        body_bytes: usize::try_from(body_bytes).unwrap_or(usize::MAX),
-        fetches_per_second: u64::from(per_second),
-        fetches_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
-        ..Limits::default()
-    }
 }
 
 /// The header must not be one that holds a secret by the time it is read.
@@ -625,13 +638,19 @@ fn read_resolve(resolve: &mut Fields<'_>, known: &Known, problems: &Problems, ru
     rules.resolve_headers = HeaderNames::new(names);
     rules.resolve_body = read_media_types(resolve, problems);
     let path = resolve.path("allow");
+    let given = resolve.texts("allow").unwrap_or_default();
+    if rules.resolves() && given.is_empty() {
+        let message = "is missing: without it nothing is resolved in the places that are listed; \
+                       list the references that may be resolved there, as VAULT/NAME (* stands for any)";
+        problems.add(&path, message);
+    }
+    if !rules.resolves() && !given.is_empty() {
+        let message = "lists references, but there is no place to resolve them in; \
+                       list headers, query or body beside it";
+        problems.add(&path, message);
+    }
     let mut allowed = Vec::new();
-    for (index, text) in resolve
-        .texts("allow")
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
+    for (index, text) in given.iter().enumerate() {
         match Allowed::parse(text) {
             Ok(pattern)
                 if pattern.vault().bytes().any(|b| b == b'*') || known.has(pattern.vault()) =>

@@ -9,7 +9,6 @@ use core::fmt;
 
 use crate::json::{Json, Kind, Object};
 use crate::quoted::Quoted;
-use crate::reference::lua_number;
 
 /// One thing that is wrong in a configuration. Never holds a secret: values are quoted only where the
 /// field cannot hold one.
@@ -44,8 +43,8 @@ impl Problems {
     }
 }
 
-/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that nobody
-/// asked for.
+/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that were
+/// not asked for.
 pub(super) struct Fields<'p> {
     path: String,
     members: Object<'p>,
@@ -74,6 +73,16 @@ impl<'p> Fields<'p> {
             message,
         );
         None
+    }
+
+    /// An object without any fields.
+    pub(super) fn empty(path: String, problems: &'p Problems) -> Self {
+        Self {
+            path,
+            members: Object::default(),
+            known: Vec::new(),
+            problems,
+        }
     }
 
     /// The path of one of this object's fields.
@@ -121,12 +130,23 @@ impl<'p> Fields<'p> {
             return None;
         }
         let written = value.written();
-        // Lua has every number that JSON has.
-        let number = lua_number(written).filter(|n| (min.into()..=max.into()).contains(n));
+        let number = value
+            .float()
+            .filter(|n| (min.into()..=max.into()).contains(n));
         if number.is_none() {
             self.problem(name, format!("must be from {min} to {max}, not {written}"));
         }
         number
+    }
+
+    pub(super) fn whole_number(&mut self, name: &'static str, min: u32, max: u32) -> Option<u32> {
+        let number = self.number(name, min, max)?;
+        if number.fract() == 0.0 {
+            // Within u32 by its range.
+            return Some(number as u32);
+        }
+        self.problem(name, format!("must be a whole number, not {number}"));
+        None
     }
 
     pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
@@ -213,7 +233,7 @@ impl<'p> Fields<'p> {
         self.take(name);
     }
 
-    /// Names every field that nobody took, and those that are there twice.
+    /// Names every field that was not taken, and those that are there twice.
     pub(super) fn done(self) {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.members.members() {
@@ -230,7 +250,7 @@ impl<'p> Fields<'p> {
 fn unknown_field(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
-        .map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate))
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .min()
         .filter(|(distance, candidate)| *distance * 2 <= candidate.len().max(2));
     match nearest {
@@ -239,53 +259,15 @@ fn unknown_field(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// How many bytes have to be changed, put in, left out or exchanged with the next one to make one name the
-/// other: the optimal string alignment distance. The library for it needs the standard library.
-fn distance(one: &[u8], other: &[u8]) -> usize {
-    // The distances of what was read of `one` before, and with the last byte, to each beginning of `other`.
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for (i, byte) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, wanted) in other.iter().enumerate() {
-            let at = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX - 1);
-            let put = at(&last, j + 1).min(at(&row, j)) + 1;
-            let change = at(&last, j) + usize::from(byte != wanted);
-            let exchanged =
-                i > 0 && j > 0 && one.get(i - 1) == Some(wanted) && other.get(j - 1) == Some(byte);
-            let exchange = if exchanged {
-                at(&before, j - 1) + 1
-            } else {
-                put
-            };
-            row.push(put.min(change).min(exchange));
-        }
-        before = core::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or_default()
-}
-
 /// What a JSON value is, without showing it: a value that stands in a wrong place may be a secret.
-const fn kind(value: Json<'_>) -> &'static str {
+fn kind(value: Json<'_>) -> &'static str {
     match value.kind() {
         Kind::Null => "null",
         Kind::Boolean => "true or false",
         Kind::Number => "a number",
+        Kind::Text if value.text().is_none() => "a text with an invalid escape",
         Kind::Text => "a text",
         Kind::List => "a list",
         Kind::Object => "an object",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    proptest::proptest! {
-        #[test]
-        fn distances_are_those_of_strsim(one in "[abc]{0,7}", other in "[abc]{0,7}") {
-            proptest::prop_assert_eq!(
-                super::distance(one.as_bytes(), other.as_bytes()),
-                strsim::osa_distance(&one, &other)
-            );
-        }
     }
 }

@@ -123,7 +123,7 @@ fn what_is_not_an_object_is_said_without_being_shown() {
 
 #[test]
 fn what_is_there_twice_is_an_error() {
-    for (more, told) in [
+    for (more, message) in [
         (
             r#""on_error":"keep","on_error":"deny""#,
             "on_error: is there twice; leave one of them out",
@@ -134,8 +134,18 @@ fn what_is_there_twice_is_an_error() {
         ),
     ] {
         let problems = parse(&format!(r#"{{"vaults":[{VAULT}],{more}}}"#), &with_secret);
-        assert_eq!(problems.unwrap_err(), [told]);
+        assert_eq!(problems.unwrap_err(), [message]);
     }
+}
+
+#[test]
+fn half_a_surrogate_pair_is_refused_where_it_stands() {
+    let json = format!(r#"{{"vaults":[{VAULT}],"on_error":"\\ud800"}}"#).replace("\\\\", "\\");
+    let problems = parse(&json, &with_secret).unwrap_err();
+    assert_eq!(
+        problems,
+        ["on_error: must be a text, not a text with an invalid escape"]
+    );
 }
 
 /// Found by fuzzing.
@@ -193,6 +203,67 @@ fn a_certificate_has_no_part_of_that_name() {
         problems[0].starts_with("request.set.headers.x-a: asks for \"pfx\""),
         "{problems:?}"
     );
+}
+
+/// A configuration with one vault and these fields.
+fn with_fields(fields: &str) -> Result<Config, Vec<String>> {
+    parse(&format!(r#"{{"vaults":[{VAULT}],{fields}}}"#), &with_secret)
+}
+
+#[test]
+fn every_limit_can_be_set_to_3_and_has_its_default() {
+    let names = |table: &[limits::Limit]| -> Vec<String> {
+        let fields = table.iter().map(|limit| format!("\"{}\":3", limit.name));
+        fields.collect()
+    };
+    let fields = format!(
+        "{},\"limits\":{{{}}}",
+        names(limits::TOP_LEVEL).join(","),
+        names(limits::LIMITS).join(",")
+    );
+    let config = with_fields(&fields).unwrap();
+    // Every number in it, whichever fields there are: one that has no line in the tables is not 3.
+    let shown = format!("{:?}", config.limits);
+    let numbers: Vec<&str> = shown
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| !digits.is_empty())
+        .collect();
+    assert!(numbers.iter().all(|number| *number == "3"), "{shown}");
+    let tables = limits::TOP_LEVEL.len() + limits::LIMITS.len();
+    assert_eq!(numbers.len(), tables, "{shown}");
+    assert_eq!(
+        with_fields("\"limits\":{}").unwrap().limits,
+        Limits::default()
+    );
+    for limit in limits::TOP_LEVEL.iter().chain(limits::LIMITS) {
+        let default = (limit.get)(&Limits::default());
+        let range = u64::from(limit.min)..=u64::from(limit.max);
+        assert!(range.contains(&default), "{}", limit.name);
+    }
+}
+
+#[test]
+fn a_limit_out_of_range_is_an_error_with_its_path() {
+    for (fields, message) in [
+        (
+            r#""limits":{"references":0}"#,
+            "limits.references: must be from 1 to 10000, not 0",
+        ),
+        (
+            r#""limits":{"references":1.5}"#,
+            "limits.references: must be a whole number, not 1.5",
+        ),
+        (
+            r#""limits":{"token_interval":1}"#,
+            "limits.token_interval: is not a known field; did you mean `token_interval_ms`?",
+        ),
+        (
+            r#""max_body_bytes":1.5"#,
+            "max_body_bytes: must be a whole number, not 1.5",
+        ),
+    ] {
+        assert_eq!(with_fields(fields).unwrap_err(), [message]);
+    }
 }
 
 /// The identity of a vault with these settings in this environment, or the problems.
@@ -496,4 +567,155 @@ fn without_a_tenant_the_vault_is_asked() {
         matches!(&app.tenant, Tenant::OfVault { uri, check_resource: true, .. } if uri.host() == "v.vault.azure.net")
     );
     assert_eq!(identity.most_calls(), 2);
+}
+
+#[test]
+fn a_time_below_one_second_is_an_error_and_0_is_not() {
+    for name in ["ttl", "neg_ttl", "resurrect_ttl"] {
+        let read = |seconds: &str| {
+            let config = format!(r#"{URI},"client_id":"c","client_secret":"s","{name}":{seconds}"#);
+            identity(&config, &[])
+        };
+        for seconds in ["0.0004", "0.999"] {
+            let problems = read(seconds).unwrap_err();
+            let message = format!("vaults[0].config.{name}: is below one second");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&message),
+                "{problems:?}"
+            );
+        }
+        for seconds in ["0", "1", "1.5", "100000000"] {
+            assert!(read(seconds).is_ok(), "{seconds}");
+        }
+        let variable = format!("KONG_VAULT_AZURE_{}", name.to_ascii_uppercase());
+        let config = format!(r#"{URI},"client_id":"c","client_secret":"s""#);
+        assert!(identity(&config, &[(&variable, "0.5")]).is_err());
+        assert!(identity(&config, &[(&variable, "1.5")]).is_ok());
+    }
+}
+
+#[test]
+fn places_without_allow_and_allow_without_places_are_errors() {
+    for side in ["request", "response"] {
+        let read = |resolve: &str| with_fields(&format!(r#""{side}":{{"resolve":{{{resolve}}}}}"#));
+        for (resolve, message) in [
+            (
+                r#""headers":["x-a"]"#,
+                "is missing: without it nothing is resolved",
+            ),
+            (
+                r#""body":["text/plain"],"allow":[]"#,
+                "is missing: without it nothing is resolved",
+            ),
+            (
+                r#""allow":["*"]"#,
+                "lists references, but there is no place",
+            ),
+            (
+                r#""headers":[],"allow":["*"]"#,
+                "lists references, but there is no place",
+            ),
+        ] {
+            let problems = read(resolve).unwrap_err();
+            let start = format!("{side}.resolve.allow: {message}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&start),
+                "{problems:?}"
+            );
+        }
+        assert!(read("").is_ok());
+        assert!(read(r#""headers":["x-a"],"allow":["*"]"#).is_ok());
+    }
+    let query = r#""request":{"resolve":{"query":["key"],"allow":["*"]}}"#;
+    assert!(with_fields(query).is_ok());
+}
+
+#[test]
+fn resolving_in_responses_is_accepted_with_one_warning() {
+    let resolve = r#""resolve":{"headers":["x-a"],"body":["text/plain"],"allow":["*"]}"#;
+    let config = with_fields(&format!(r#""response":{{{resolve}}}"#)).unwrap();
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].starts_with("response.resolve: a client that can"),
+        "{warnings:?}"
+    );
+    let config = with_fields(&format!(r#""request":{{{resolve}}}"#)).unwrap();
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn a_client_secret_with_blanks_or_line_breaks_is_refused() {
+    let app = format!(r#"{URI},"tenant_id":"t","client_id":"c""#);
+    for secret in ["hush\n", "hush\r\n", " hush", "hush ", "hu\nsh", "hush\t"] {
+        let problems = identity(&app, &[("AZURE_CLIENT_SECRET", secret)]).unwrap_err();
+        let start =
+            "vaults[0].config.client_secret: begins or ends with a blank, or holds a line break";
+        assert!(
+            problems.len() == 1 && problems[0].starts_with(start),
+            "{problems:?}"
+        );
+        assert!(!problems[0].contains("hu"), "{problems:?}");
+    }
+    assert!(identity(&app, &[("AZURE_CLIENT_SECRET", "h~8Q u.s-h_")]).is_ok());
+}
+
+#[test]
+fn the_vault_that_was_meant_is_named() {
+    let app = r#""tenant_id":"t","client_id":"c","client_secret":"s""#;
+    for (uri, meant) in [
+        (
+            "https://my-vault.privatelink.vaultcore.azure.net",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://my-vault.privatelink.vault.azure.net/",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://my-vault.vaultcore.azure.net:443",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://My-Vault.vault.azure.com",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "http://my-vault.vault.azure.net",
+            "my-vault.vault.azure.net",
+        ),
+        ("my-vault.vault.azure.net", "my-vault.vault.azure.net"),
+        ("my-vault", "my-vault.vault.azure.net"),
+        (
+            "https://my-vault.vault.azure.net/secrets/a/b",
+            "my-vault.vault.azure.net",
+        ),
+        (
+            "https://v.privatelink.vaultcore.usgovcloudapi.net",
+            "v.vault.usgovcloudapi.net",
+        ),
+        (
+            "https://v.privatelink.vaultcore.azure.cn",
+            "v.vault.azure.cn",
+        ),
+        (
+            "https://h.privatelink.managedhsm.azure.net",
+            "h.managedhsm.azure.net",
+        ),
+    ] {
+        let problems = identity(&format!(r#""vault_uri":"{uri}",{app}"#), &[]).unwrap_err();
+        let hint = format!("; did you mean https://{meant}?");
+        let found = problems
+            .iter()
+            .any(|p| p.starts_with("vaults[0].config.vault_uri: ") && p.contains(&hint));
+        assert!(found, "{uri} {problems:?}");
+    }
+    for uri in [
+        "https://v.vault.azure.net.example.com",
+        "https://example.com",
+        "https://a b",
+    ] {
+        let problems = identity(&format!(r#""vault_uri":"{uri}",{app}"#), &[]).unwrap_err();
+        assert!(!problems.concat().contains("did you mean"), "{problems:?}");
+    }
 }

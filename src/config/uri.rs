@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 
+use crate::azure::cloud;
 use crate::azure::http::Scheme;
 use crate::quoted::Quoted;
 use crate::reference::before;
@@ -162,6 +163,31 @@ impl fmt::Display for HttpUrl {
             self.authority,
             self.path
         )
+    }
+}
+
+/// `; did you mean https://NAME.vault.azure.net?` for what is often written in place of a vault's URI: a
+/// private link's name (`privatelink.vaultcore`), `vault.azure.com` (in Kong's documentation), `http`, the
+/// URI of one of its secrets, the name alone. Empty when no vault of Azure's is recognized, or the text is
+/// one's URI.
+pub(super) fn did_you_mean(text: &str) -> String {
+    let lower = text.trim().to_ascii_lowercase();
+    let rest = lower
+        .split_once("://")
+        .map_or(lower.as_str(), |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#', ':']).next().unwrap_or_default();
+    let (name, domain) = host.split_once('.').unwrap_or((host, "vault.azure.net"));
+    let domain = domain.strip_prefix("privatelink.").unwrap_or(domain);
+    let domain = domain
+        .replace("vaultcore.", "vault.")
+        .replace("azure.com", "azure.net");
+    let meant = format!("{name}.{domain}");
+    let is_vaults = cloud::of_vault(&meant).is_some_and(|(_, suffix)| suffix == domain);
+    let own = format!("https://{meant}");
+    if is_vaults && is_host(&meant) && text.trim_end_matches('/') != own {
+        format!("; did you mean {own}?")
+    } else {
+        String::new()
     }
 }
 

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::host::Half;
 use super::place::{Edit, Place};
 use crate::body::Kind;
+use crate::limits::Limits;
 use crate::redact::{MaskStream, Redactor};
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
@@ -204,13 +205,14 @@ pub(super) struct BodyMask {
 
 impl BodyMask {
     /// Looks for these values from now on, which only ever become more.
-    pub(super) fn know(&mut self, values: &[SecretValue]) {
+    pub(super) fn know(&mut self, values: &[SecretValue], limits: &Limits) {
         if values.len() == self.known {
             return;
         }
         self.known = values.len();
         let held = self.stream.take().map(MaskStream::into_held);
-        self.stream = Redactor::new(values).map(|redactor| redactor.stream_after(held.unwrap_or_default()));
+        self.stream = Redactor::within(values, limits)
+            .map(|redactor| redactor.stream_after(held.unwrap_or_default()));
     }
 
     /// Bytes that are held back here.

@@ -112,7 +112,13 @@ impl<H: Host + Copy> Plugin<H> {
     pub(super) fn configure(host: H) -> Option<Self> {
         let bytes = host.buffer(Buffer::Configuration).unwrap_or_default();
         match Config::parse(&bytes, &|name| host.variable(name)) {
-            Ok(config) => Some(Self::new(config, &bytes, host)),
+            Ok(config) => {
+                for warning in &config.warnings {
+                    let line = Line::new("configuration_warning").quoted("path", &warning.path);
+                    log::warn!("{}", line.quoted("detail", &warning.message).end());
+                }
+                Some(Self::new(config, &bytes, host))
+            }
             Err(problems) => {
                 for problem in &problems {
                     let line = Line::new("configuration_refused").quoted("path", &problem.path);

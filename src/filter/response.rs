@@ -76,7 +76,7 @@ impl<H: Host + Copy> Plugin<H> {
     }
 
     fn redactor(&self, id: u32) -> Option<Redactor> {
-        Redactor::new(&self.exchanges.get(&id)?.used)
+        Redactor::within(&self.exchanges.get(&id)?.used, &self.config.limits)
     }
 
     /// Whether there is no body to look at: the status or the method forbids one, or what follows is a tunnel.
@@ -296,7 +296,7 @@ impl<H: Host + Copy> Plugin<H> {
         let ResponseState::Masking(stream) = &mut exchange.response else {
             return Flow::Continue;
         };
-        stream.know(&exchange.used);
+        stream.know(&exchange.used, &self.config.limits);
         let may_pause = self.host.dialect() == Dialect::Envoy && !end && stream.held() == 0;
         let holds = may_pause && stream.ends_in_a_beginning(piece);
         if holds && (piece.len() <= SMALL_PIECE || self.expects_trailers()) {

@@ -248,7 +248,7 @@ fn pinned_version(
 fn key_text(key: &[u8]) -> Result<String, ReferenceError> {
     let refuse = |message| Err(ReferenceError::new(Part::Key, message));
     match core::str::from_utf8(key) {
-        // They mean something else in paths: whoever writes them expects what does not happen.
+        // They mean something else in paths: a user who writes them expects what does not happen.
         Ok("." | "..") => refuse("may not be `.` or `..`"),
         Ok(text) if text.contains(char::is_control) => refuse("holds a control character"),
         Ok(text) => Ok(text.to_owned()),
@@ -280,13 +280,21 @@ fn seconds(name: &str, value: &Field) -> Result<f64, ReferenceError> {
         Field::Text(text) => lua_number(text),
         _ => None,
     };
-    number
-        .filter(|n| (0.0..=MAX_TTL).contains(n))
-        .ok_or_else(|| {
-            let message =
-                format!("{name} must be given once, as a number of seconds from 0 to 100000000");
-            ReferenceError::new(Part::Option, message)
-        })
+    let message = match number {
+        Some(seconds) if is_below_a_second(seconds) => format!("{name} {TOO_SHORT}"),
+        Some(seconds) if (0.0..=MAX_TTL).contains(&seconds) => return Ok(seconds),
+        _ => format!("{name} must be given once, as 0 or a number of seconds from 1 to 100000000"),
+    };
+    Err(ReferenceError::new(Part::Option, message))
+}
+
+/// Why a time between 0 and 1 s is refused, here and in the configuration.
+pub(crate) const TOO_SHORT: &str = "is below one second, and so close to 0, which means something else \
+     (a ttl of 0 is no rotation); it must be 0, or from 1 to 100000000 seconds";
+
+/// Whether a time in seconds is neither 0 nor at least one second.
+pub(crate) fn is_below_a_second(seconds: f64) -> bool {
+    seconds > 0.0 && seconds < 1.0
 }
 
 fn boolean(name: &str, value: &Field) -> Result<bool, ReferenceError> {

@@ -12,7 +12,7 @@ fn refused(text: &str) -> ReferenceError {
 
 #[test]
 fn a_reference_with_everything() {
-    let text = "{vault://pay/Db-1/user/name?ttl=60&neg_ttl=0.5&resurrect_ttl=0x10&base64_decode=true#0123456789ABCDEF0123456789abcdef}";
+    let text = "{vault://pay/Db-1/user/name?ttl=60&neg_ttl=1.5&resurrect_ttl=0x10&base64_decode=true#0123456789ABCDEF0123456789abcdef}";
     let reference = Reference::parse(text).unwrap();
     assert_eq!(reference.vault, "pay");
     assert_eq!(
@@ -26,7 +26,7 @@ fn a_reference_with_everything() {
     assert_eq!(reference.keys, ["user", "name"]);
     let options = Options {
         ttl: Some(60.0),
-        neg_ttl: Some(0.5),
+        neg_ttl: Some(1.5),
         resurrect_ttl: Some(16.0),
         base64_decode: Some(true),
     };
@@ -108,6 +108,21 @@ proptest! {
     fn a_name_that_passes_is_one_that_azure_can_have(text in "[ -~]{0,40}") {
         if let Ok(reference) = Reference::parse(&format!("{{vault://a/{text}}}")) {
             prop_assert!(reference.secret.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+        }
+    }
+}
+
+#[test]
+fn a_time_below_one_second_is_refused_and_0_is_not() {
+    for name in ["ttl", "neg_ttl", "resurrect_ttl"] {
+        for seconds in ["0.0004", "0.999", "1e-300"] {
+            let error =
+                Reference::parse(&format!("{{vault://pay/s?{name}={seconds}}}")).unwrap_err();
+            let message = format!("the option {name} is below one second");
+            assert!(error.to_string().starts_with(&message), "{error}");
+        }
+        for seconds in ["0", "0.0", "1", "1.5", "1e8"] {
+            assert!(Reference::parse(&format!("{{vault://pay/s?{name}={seconds}}}")).is_ok());
         }
     }
 }

@@ -6,8 +6,11 @@
 //! the reader's to say. It refuses nothing that the reader takes.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result};
+use azure_key_vault_filter::config::limits::{LIMITS, Limit, TOP_LEVEL};
+use azure_key_vault_filter::limits::Limits;
 use serde_json::{Map, Value, json};
 
 use crate::errors;
@@ -40,11 +43,14 @@ enum Shape {
     Object(&'static [Field]),
     /// A list of objects with these fields.
     Objects(&'static [Field]),
+    /// An object with the fields of [`LIMITS`].
+    Limits,
     /// Anything: it means nothing here.
     Anything,
 }
 
 /// A field of an object.
+#[derive(Clone, Copy)]
 struct Field {
     name: &'static str,
     shape: Shape,
@@ -111,19 +117,50 @@ const HTTPS: Shape = Shape::Like(r"^https://[A-Za-z0-9-][A-Za-z0-9.-]*(:[0-9]{1,
 const HTTP: Shape = Shape::Like(r"^https?://[A-Za-z0-9-]");
 /// Kong's largest ttl.
 const SECONDS: Shape = Shape::Number(0, 100_000_000);
-/// RFC 9110, section 5.6.2; `*` is one of its characters, and stands for any run of them in a pattern.
-const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// RFC 9110, section 5.6.2. (Kong's validator would take `~0` and `~1` in a pattern for the escapes of a JSON
+/// pointer: no digit may follow the tilde.) `*` is one of its characters, and stands for any run of them in a pattern.
+const HEADER_NAME: &str = r"^[!#$%&'*+.^_`|~A-Za-z0-9-]+$";
 const ALLOWED: &str = r"^(\*|[^/]+/[^/]+(/.+)?)$";
+
+/// The fields of the whole configuration.
+fn root() -> &'static [Field] {
+    static ALL: LazyLock<Vec<Field>> = LazyLock::new(|| {
+        let at = ROOT.iter().position(|field| field.name == "limits");
+        let (before, after) = ROOT.split_at(at.unwrap_or_default());
+        [
+            before,
+            &TOP_LEVEL.iter().map(of_limit).collect::<Vec<_>>(),
+            after,
+        ]
+        .concat()
+    });
+    &ALL
+}
+
+/// The fields of `limits`: the reader's own table has them.
+fn limits() -> &'static [Field] {
+    static ALL: LazyLock<Vec<Field>> = LazyLock::new(|| LIMITS.iter().map(of_limit).collect());
+    &ALL
+}
+
+fn of_limit(limit: &Limit) -> Field {
+    let default = (limit.get)(&Limits::default());
+    // Another value than the default that is in every range.
+    let example = (default / 2).max(1);
+    Field {
+        default: default.to_string().leak(),
+        example: example.to_string().leak(),
+        ..field(limit.name, Shape::Number(limit.min, limit.max), limit.about)
+    }
+}
 
 #[rustfmt::skip]
 const ROOT: &[Field] = &[
     field("vaults", Shape::Objects(VAULT), "Kong's vault entities, each an Azure Key Vault with the identity that reads it. Without any, the environment (KONG_VAULT_AZURE_…) makes one with the prefix azure."),
     field("request", Shape::Object(REQUEST), "What is done to requests."),
     field("response", Shape::Object(RESPONSE), "What is done to responses."),
-    field("max_body_bytes", Shape::Number(1, 64 << 20), "Longer bodies of a listed type are refused with 413.").default("1048576").example("262144"),
-    field("max_fetches_per_second", Shape::Number(1, 100_000), "Fetches that clients' references may cause in one worker in a second; what is beyond is answered 503 at once.").default("50").example("10"),
-    field("max_fetches_in_flight", Shape::Number(1, 100_000), "Such fetches at a time.").default("100").example("20"),
-    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret cannot be had: deny (the client gets 503), remove (the header or parameter is dropped, in JSON the string becomes null) or keep (the reference goes on as it came).").default("\"deny\"").example("\"remove\""),
+    field("limits", Shape::Limits, "What traffic may cost beside the three above."),
+    field("on_error", Shape::Word(&["deny", "remove", "keep"]), "When a secret could not be resolved: deny (the client gets 503), remove (the header or parameter is dropped, in JSON the string becomes null) or keep (the reference goes on as it came).").default("\"deny\"").example("\"remove\""),
     field("shared_data", Shape::Boolean, "Whether workers share their cache through the host. In Kong it needs nginx_wasm_shm_kv.").default("true in Envoy, false in Kong").example("true"),
     field("metrics", Shape::Object(METRICS), "What metrics may tell."),
     field("audit", Shape::Object(AUDIT), "A line in the log for each use of a secret by a client's reference: who, which, when, outcome. Off without this."),
@@ -158,8 +195,8 @@ const CONFIG: &[Field] = &[
     field("vault_uri", HTTPS, "The vault. Has to be set, here or in the environment.").or_from(&["KONG_VAULT_AZURE_VAULT_URI"]).example("\"https://payments.vault.azure.net\""),
     field("location", Shape::Text, "Kong's; means nothing here.").example("\"westeurope\""),
     field("vault_cluster", Shape::Text, "Envoy's cluster for the vault.").default("HOST:PORT of vault_uri, which is what Kong needs").example("\"key_vault\""),
-    field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
-    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing; one at the least.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
+    field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation, else 1 at the least.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
+    field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing: 0 or at least 1; for 0 it is one second.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
     field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails or the secret is gone.").default("100000000").or_from(&["KONG_VAULT_AZURE_RESURRECT_TTL"]).example("86400"),
     field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken.").default("false").or_from(&["KONG_VAULT_AZURE_BASE64_DECODE", "KONG_VAULT_AZURE_DECODE_BASE64"]).example("true"),
     field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; a request that finds neither token nor secret makes two.").default("5000").example("2000"),
@@ -172,7 +209,7 @@ const CONFIG: &[Field] = &[
     field("client_secret", Shape::Text, "The app registration's secret. Better in the environment: gateways show their configuration.").or_from(&["AZURE_CLIENT_SECRET"]).example("\"the-value-not-the-id\""),
     field("client_certificate", Shape::Text, "PEM with an RSA key and its certificate; line breaks may be written as \\n. Better in the environment. Needs the filter from target/dist/full.").or_from(&["AZURE_CLIENT_CERTIFICATE"]).example("\"-----BEGIN PRIVATE KEY-----…\""),
     field("federated_token", Shape::Text, "A workload identity's token, for as long as it lives.").or_from(&["AZURE_FEDERATED_TOKEN"]).example("\"eyJhbGciOi…\""),
-    field("federated_token_url", HTTP, "Where a workload identity's token is to be had.").or_from(&["AZURE_FEDERATED_TOKEN_URL"]).example("\"http://127.0.0.1:8181/azure-identity-token\""),
+    field("federated_token_url", HTTP, "The URL that gives a workload identity's token.").or_from(&["AZURE_FEDERATED_TOKEN_URL"]).example("\"http://127.0.0.1:8181/azure-identity-token\""),
     field("federated_token_cluster", Shape::Text, "Envoy's cluster for federated_token_url.").default("HOST:PORT of federated_token_url").example("\"token_sidecar\""),
     field("managed_identity_source", Shape::Word(&["imds", "app_service", "app_service_2017"]), "Which endpoint a managed identity has.").default("what the environment says, else imds").example("\"imds\""),
     field("managed_identity_endpoint", HTTP, "Its URL.").default("the metadata service's, for imds").or_from(&["IDENTITY_ENDPOINT", "MSI_ENDPOINT"]).example("\"http://169.254.169.254/metadata/identity/oauth2/token\""),
@@ -193,7 +230,7 @@ const REQUEST: &[Field] = &[
 #[rustfmt::skip]
 const RESPONSE: &[Field] = &[
     field("set", Shape::Object(RESPONSE_SET), "What the operator sets; it replaces what the upstream sent."),
-    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets."),
+    field("resolve", Shape::Object(RESPONSE_RESOLVE), "References that arrive in responses: only in these places, and only to these secrets. Warning: a client that can have the upstream send back a text of the client's (an echo, an error page, a stored comment) can read every secret that `allow` lists."),
     field("redact", Shape::Boolean, "Whether values that a request got are masked where the upstream sends them back.").default("false").example("true"),
 ];
 
@@ -239,19 +276,19 @@ const REQUEST_RESOLVE: &[Field] = &[
 const RESPONSE_SET: &[Field] = &[SET_HEADERS];
 const RESPONSE_RESOLVE: &[Field] = &[RESOLVE_HEADERS, RESOLVE_BODY, ALLOW];
 
-/// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a Lua pattern with two
-/// captures, the part of the name that goes and the label's value. Of several matches the first counts,
-/// so what users name comes last in a metric's name. (As of Kong 3.9 they work only for filters whose
-/// name is letters alone: `kong/plugins/prometheus/wasmx.lua`.)
+/// Kong's Prometheus plugin takes labels out of metrics' names: the label, and a pattern with two captures,
+/// the part of the name that goes and the label's value. Of several matches the first counts, so what users
+/// name comes last in a metric's name. The patterns are PCRE in Kong 3.9 (`kong/plugins/prometheus/wasmx.lua`)
+/// and were Lua's before: `[.]` means the same in both.
 const LABELS: &[(&str, &str)] = &[
-    ("source", r"(%.source%.([a-z0-9_]+))"),
-    ("reason", r"(%.reason%.([a-z0-9_]+))"),
-    ("endpoint", r"(%.endpoint%.([a-z0-9_]+))"),
-    ("status", r"(%.status%.([a-z0-9_]+))"),
-    ("identity", r"(%.identity%.([a-z0-9_]+))"),
-    ("kind", r"(%.kind%.([a-z0-9_]+))"),
-    ("vault", r"(%.vault%.([a-z0-9_]+))"),
-    ("secret", r"(%.secret%.([a-z0-9_]+))$"),
+    ("source", r"([.]source[.]([a-z0-9_]+))"),
+    ("reason", r"([.]reason[.]([a-z0-9_]+))"),
+    ("endpoint", r"([.]endpoint[.]([a-z0-9_]+))"),
+    ("status", r"([.]status[.]([a-z0-9_]+))"),
+    ("identity", r"([.]identity[.]([a-z0-9_]+))"),
+    ("kind", r"([.]kind[.]([a-z0-9_]+))"),
+    ("vault", r"([.]vault[.]([a-z0-9_]+))"),
+    ("secret", r"([.]secret[.]([a-z0-9_]+))$"),
 ];
 
 /// Where a schema goes.
@@ -265,7 +302,7 @@ pub(crate) enum Dialect {
 
 /// The schema of a configuration.
 pub(crate) fn schema(dialect: Dialect) -> Value {
-    let mut schema = object(ROOT, dialect);
+    let mut schema = object(root(), dialect);
     let (id, url) = match dialect {
         Dialect::Editor => ("$schema", "http://json-schema.org/draft-07/schema#"),
         Dialect::Kong => ("$schema", "http://json-schema.org/draft-04/schema#"),
@@ -314,6 +351,10 @@ fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
     let schema = match shape {
         Shape::Text => json!({ "type": "string", "minLength": 1 }),
         Shape::Like(pattern) => json!({ "type": "string", "pattern": pattern }),
+        // Before its version 1.2.0 Kong's validator takes no null in `enum`, which an optional field has.
+        Shape::Word(words) if dialect == Dialect::Kong => {
+            json!({ "type": "string", "pattern": format!("^({})$", words.join("|")) })
+        }
         Shape::Word(words) => json!({ "type": "string", "enum": words }),
         Shape::Number(min, max) => json!({ "type": "number", "minimum": min, "maximum": max }),
         Shape::Boolean => json!({ "type": "boolean" }),
@@ -329,6 +370,7 @@ fn of_shape(shape: Shape, dialect: Dialect) -> Map<String, Value> {
             "additionalProperties": { "type": "string" },
         }),
         Shape::Object(fields) => return object(fields, dialect),
+        Shape::Limits => return object(limits(), dialect),
         Shape::Objects(fields) => list(Value::Object(object(fields, dialect)), dialect),
         Shape::Anything => json!({}),
     };
@@ -386,5 +428,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod kongs_validator;
 #[cfg(test)]
 mod tests;

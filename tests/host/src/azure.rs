@@ -39,6 +39,7 @@ pub fn ending(azure: &Azure, call: &Call, now: u64) -> (Ending, Duration) {
         status: reply.response.status().as_u16(),
         headers,
         body: reply.response.body().to_vec(),
+        ..Response::default()
     };
     let ending = match reply.cut {
         None => Ending::Answer(response),

@@ -4,10 +4,12 @@
 //! the name of its dialect. It knows nothing of the filter that it runs.
 //!
 //! ```text
+//!   settings  which host, which module, and the host's own settings
 //!   gateway   the process: workers with their VMs, requests, the clock       (what a test holds)
+//!             envoy and wasmx below it carry messages through the chain's filters
 //!   vm        one VM in wasmtime: memory, imports, fuel
 //!   host      what the host functions do, without any Wasm
-//!   stream    one request and its response, as the filter sees them and as the wire has them
+//!   stream    one request and its response, as the filters see them and as the wire has them
 //!   shared    shared data, with each dialect's idea of keys and writes
 //!   calls     HTTP calls out and the ways in which they end
 //!   azure     an emulated Azure behind those calls
@@ -21,13 +23,15 @@ mod calls;
 mod gateway;
 mod headers;
 mod host;
+mod settings;
 mod shared;
 mod stream;
 mod vm;
 
 pub use calls::{Call, Ending};
-pub use gateway::{Gateway, Planted, Settings, StreamId};
+pub use gateway::{Gateway, StreamId};
 pub use headers::Headers;
 pub use host::{Dialect, Level, LogLine, Violation};
+pub use settings::{Front, Planted, Settings};
 pub use stream::{Answer, Outcome, Request, Response, Sent};
-pub use vm::Cost;
+pub use vm::{Cost, exports};

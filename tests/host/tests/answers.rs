@@ -7,7 +7,8 @@ use proxy_wasm_host::{Answer, Dialect, Request};
 use serde_json::{Value, json};
 use world::{BOTH, World};
 
-const KONGS: &str = "4f1d7e0a9c5b4c0f8d3e2a1b0c9d8e7f";
+/// Kong's id of the first request.
+const KONGS: &str = "4f1d7e0a9c5b4c0f8d3e2a1b00000001";
 
 fn refused(world: &mut World, headers: &[(&str, &str)]) -> Answer {
     let id = world.gateway.request(0, Request::get("/", headers));

@@ -340,7 +340,7 @@ fn options_in_a_clients_reference_do_not_touch_the_operators_caching() {
         let mut world = World::new(dialect, json!({ "ttl": 60 }), rules(&["x-*"]));
         for n in 0..30 {
             let options = [
-                "?ttl=0.001",
+                "?ttl=1",
                 "?ttl=0",
                 "?neg_ttl=0",
                 "?resurrect_ttl=0",

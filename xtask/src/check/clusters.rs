@@ -83,7 +83,7 @@ struct Defined {
 enum Tls {
     /// Nothing: what decides it is not in the file.
     Unknown,
-    /// There is none, for want of this.
+    /// There is none, because this is missing.
     Missing(&'static str),
     Some {
         sni: Option<String>,

@@ -236,6 +236,9 @@ fn explain(
             (needed, judged)
         })
         .collect();
+    for warning in &config.warnings {
+        report.warning(node.line_of(&warning.path), &warning.to_string());
+    }
     for (name, text) in summary::summarize(config, node, &judged) {
         report.detail(name, &text);
     }

@@ -1,5 +1,5 @@
-//! What a configuration does, in a few lines: for whoever wants to see before a deployment who is asked,
-//! as whom, for what, and who may use it. It shows no secret.
+//! What a configuration does, in a few lines: for an operator who wants to see before a deployment which
+//! vaults are asked, as which identity, for what, and which clients may use it. It shows no secret.
 
 use std::fmt::Write as _;
 

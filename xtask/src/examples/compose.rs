@@ -131,7 +131,7 @@ fn the_emulator_stands_where_the_examples_call() {
 }
 
 /// Istio and Envoy Gateway take an image with one layer that holds plugin.wasm, and it is the one that
-/// `docker build` makes unless it is told otherwise.
+/// `docker build` makes by default.
 #[test]
 fn the_dockerfile_ends_with_the_filter_alone() {
     let dockerfile = dockerfile();

@@ -247,14 +247,14 @@ fn drive(watched: &mut Watched) {
                 });
             }
         });
-        // Told once a second.
+        // Handed over once a second.
         thread::sleep(Duration::from_millis(1200));
         watched.scrape();
         if source(&watched.last.0, "shared") > 0.0 {
             break;
         }
     }
-    // A value that nobody asks for is not counted for long: on a busy machine it would be gone by now.
+    // A value that is not asked for is not counted for long: on a busy machine it would be gone by now.
     watched.asking_for("{vault://azure/open-0}", "the sources", |p| {
         ["local", "shared", "fetched"]
             .iter()

@@ -101,7 +101,7 @@ fn every_link_leads_somewhere() {
     assert!(dead.is_empty(), "{dead:#?}");
 }
 
-/// A page that nothing leads to is one that nobody finds.
+/// A page that nothing leads to is never found.
 #[test]
 fn every_page_is_linked() {
     let pages = pages();

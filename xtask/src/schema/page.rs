@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Field, HTTP, HTTPS, ROOT, Shape};
+use super::{Field, HTTP, HTTPS, Shape, limits, root};
 
 /// What stands before the tables.
 const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs; a test keeps them equal. Change it there. -->
@@ -12,7 +12,7 @@ const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs
 
 The configuration is one JSON object, the same on every gateway (Istio, Envoy Gateway and Kong take it as YAML,
 too). A field that is absent or `null` has its default. A field that is not known, or is of another type, is an
-error; so is a reference to a vault that is not configured. All errors are told at once, with their paths:
+error; so is a reference to a vault that is not configured. All errors are shown at once, with their paths:
 `cargo xtask check FILE` shows them without a gateway. `filter-config/schema.json` has the same for editors.
 
 The whole, with the fields that are used most:
@@ -82,7 +82,7 @@ pub(super) fn sections() -> Vec<(String, &'static [Field])> {
         }
     }
     let mut all = Vec::new();
-    walk("", ROOT, &mut all);
+    walk("", root(), &mut all);
     all
 }
 
@@ -90,6 +90,7 @@ pub(super) fn sections() -> Vec<(String, &'static [Field])> {
 fn within(section: &str, field: &Field) -> Option<(String, &'static [Field])> {
     let (fields, suffix) = match field.shape {
         Shape::Object(fields) => (fields, ""),
+        Shape::Limits => (limits(), ""),
         Shape::Objects(fields) => (fields, "[]"),
         _ => return None,
     };
@@ -183,7 +184,7 @@ fn kind(section: &str, field: &Field) -> String {
         Shape::Boolean => "true or false".into(),
         Shape::Texts | Shape::TextsLike(_) => "list of texts".into(),
         Shape::Headers | Shape::Parameters => "object of names and texts".into(),
-        Shape::Object(_) => link("object", section, field),
+        Shape::Object(_) | Shape::Limits => link("object", section, field),
         Shape::Objects(_) => link("list of objects", section, field),
         Shape::Anything => "anything".into(),
     }

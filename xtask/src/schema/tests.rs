@@ -148,6 +148,7 @@ fn good_ones() -> Vec<Value> {
             "redact": true,
         } }),
         json!({ "max_body_bytes": 1, "max_fetches_per_second": 100_000, "max_fetches_in_flight": 1 }),
+        json!({ "limits": { "references": 3, "token_interval_ms": 1 } }),
         json!({ "request": { "resolve": { "headers": ["x-*", "*"], "allow": ["*", "pay/a", "pay/a*/b/c"] } } }),
         json!({ "vaults": [{ "id": 1, "created_at": 2, "updated_at": [], "name": null, "prefix": "a1", "tags": ["t"], "description": "d",
             "config": { "vault_uri": "https://v.vault.azure.net", "client_id": "c" } }] }),
@@ -209,6 +210,9 @@ fn bad_ones() -> Vec<Value> {
         json!({ "response": { "resolve": { "query": ["a"] } } }),
         json!({ "response": { "redact": "yes" } }),
         json!({ "max_body_bytes": 0 }),
+        json!({ "limits": { "references": 0 } }),
+        json!({ "limits": { "reference": 1 } }),
+        json!({ "limits": [] }),
         json!({ "max_fetches_per_second": 100_001 }),
         json!({ "max_fetches_in_flight": "1" }),
         json!({ "on_error": "ignore" }),
@@ -360,6 +364,10 @@ fn wholes(section: &str) -> Vec<(Value, String)> {
                     *object = json!({});
                 }
             }
+            if section.ends_with("resolve") {
+                // Places without `allow`, and `allow` without a place, are refused.
+                *object = json!({ "headers": ["x-key"], "allow": ["*"] });
+            }
         }
         (whole, path.clone())
     });
@@ -385,8 +393,13 @@ fn leaves() -> Vec<(String, &'static Field)> {
     let all = page::sections()
         .into_iter()
         .flat_map(|(path, fields)| fields.iter().map(move |field| (path.clone(), field)));
-    all.filter(|(_, field)| !matches!(field.shape, Shape::Object(_) | Shape::Objects(_)))
-        .collect()
+    all.filter(|(_, field)| {
+        !matches!(
+            field.shape,
+            Shape::Object(_) | Shape::Objects(_) | Shape::Limits
+        )
+    })
+    .collect()
 }
 
 fn placed(whole: &Value, at: &str, field: &Field, value: Option<&Value>) -> Value {
