@@ -434,6 +434,12 @@ impl Gateway {
         }
     }
 
+    /// This worker's clock is wrong by so many milliseconds from now on.
+    pub fn set_skew(&mut self, worker: usize, milliseconds: i64) {
+        let worker = self.live[worker];
+        self.host.borrow_mut().skew.insert(worker, milliseconds);
+    }
+
     /// Shared data loses everything.
     pub fn clear_shared_data(&mut self) {
         self.host.borrow_mut().shared.clear();
