@@ -302,6 +302,8 @@ impl Gateway {
                 stream.received += bytes.len();
                 let input = &mut stream.hops[0].request.input;
                 input.push_back(Part::Data { bytes, end: false });
+            } else if let (true, Some(sent)) = (stream.response_begun, &mut stream.sent) {
+                sent.body.extend(bytes);
             } else {
                 stream.body.extend(bytes);
             }
@@ -433,6 +435,12 @@ impl Gateway {
         for call in &mut host.calls {
             call.deadline = call.deadline.map(moved);
         }
+    }
+
+    /// This worker's clock is wrong by so many milliseconds from now on.
+    pub fn set_skew(&mut self, worker: usize, milliseconds: i64) {
+        let worker = self.live[worker];
+        self.host.borrow_mut().skew.insert(worker, milliseconds);
     }
 
     /// Shared data loses everything.

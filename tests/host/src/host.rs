@@ -112,6 +112,8 @@ pub(crate) struct Tick {
 pub(crate) struct Host {
     pub(crate) settings: Settings,
     pub(crate) now: u64,
+    /// How far a worker's clock is from [`Self::now`], in milliseconds.
+    pub(crate) skew: BTreeMap<usize, i64>,
     pub(crate) random: fastrand::Rng,
     pub(crate) shared: SharedData,
     pub(crate) calls: Vec<Call>,
@@ -154,6 +156,7 @@ impl Host {
         Self {
             shared: SharedData::new(settings.dialect, settings.zone),
             now: settings.start,
+            skew: BTreeMap::new(),
             random: fastrand::Rng::with_seed(settings.seed),
             settings,
             calls: Vec::new(),
@@ -273,6 +276,12 @@ impl Host {
     }
 
     // Logs, time, ticks.
+
+    /// What a filter in this worker sees as the time.
+    pub(crate) fn time(&self) -> u64 {
+        let skew = self.skew.get(&self.here.worker).copied().unwrap_or(0);
+        self.now.saturating_add_signed(skew)
+    }
 
     pub(crate) fn log(&mut self, level: u32, text: &[u8]) {
         let level = match level {

@@ -44,7 +44,10 @@ fn a_missing_proxy_on_done_or_proxy_on_log_kills_the_worker() {
 fn a_call_from_the_roots_own_answer_kills_the_worker() {
     let ticking = |answered: &str| {
         Probe::new()
-            .on("proxy_on_configure", "(call $tick (i32.const 10)) drop (i32.const 1)")
+            .on(
+                "proxy_on_configure",
+                "(call $tick (i32.const 10)) drop (i32.const 1)",
+            )
             .on(
                 "proxy_on_tick",
                 "(if (i32.eqz (global.get $turn)) (then
@@ -69,7 +72,10 @@ fn a_call_from_the_roots_own_answer_kills_the_worker() {
     end_oldest(&mut gateway, answer(b"{}"));
     assert_eq!(gateway.calls().len(), 0);
     gateway.advance(10);
-    assert_eq!((gateway.calls().len(), punished(&gateway).as_str()), (1, ""));
+    assert_eq!(
+        (gateway.calls().len(), punished(&gateway).as_str()),
+        (1, "")
+    );
 }
 
 #[test]
@@ -83,7 +89,11 @@ fn a_request_may_call_from_its_own_answer() {
         .start(Dialect::Wasmx);
     let id = gateway.request(0, Request::get("/", &[]));
     end_oldest(&mut gateway, answer(b""));
-    assert_eq!(gateway.outcome(id), Outcome::Waiting, "its second call is under way");
+    assert_eq!(
+        gateway.outcome(id),
+        Outcome::Waiting,
+        "its second call is under way"
+    );
     end_oldest(&mut gateway, answer(b""));
     assert!(gateway.answered(id).is_some());
     assert_eq!(punished(&gateway), "");
@@ -213,7 +223,11 @@ fn the_next_filter_runs_after_a_local_reply_and_a_second_reply_traps() {
     let id = gateway.request(0, Request::get("/", &[]));
     assert_eq!(notes(&gateway).len(), 1);
     end_oldest(&mut gateway, answer(b"{}"));
-    assert_eq!(notes(&gateway).len(), 2, "the second filter runs all the same");
+    assert_eq!(
+        notes(&gateway).len(),
+        2,
+        "the second filter runs all the same"
+    );
     assert_eq!(gateway.answered(id).expect("an answer").status, 503);
     assert_eq!((gateway.sent(id), punished(&gateway).as_str()), (None, ""));
     // The second one denies too: a trap, and the worker's death when another request waits.

@@ -35,7 +35,7 @@ fn link_basics(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_get_current_time_nanoseconds",
         |mut env: Env<'_>, at: u32| -> Result<u32> {
             let now = ask(&mut env, "proxy_get_current_time_nanoseconds", |host| {
-                Ok(host.now)
+                Ok(host.time())
             })?;
             let now = now.unwrap_or(0) * 1_000_000;
             write(&mut env, at, &now.to_le_bytes())?;

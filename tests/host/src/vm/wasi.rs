@@ -45,7 +45,7 @@ pub(super) fn link(linker: &mut Linker<Data>) -> Result<()> {
         WASI,
         "clock_time_get",
         |mut env: Env<'_>, _: u32, _: u64, at: u32| -> Result<u32> {
-            let now = env.data().host.borrow().now * 1_000_000;
+            let now = env.data().host.borrow().time() * 1_000_000;
             write(&mut env, at, &now.to_le_bytes())?;
             Ok(0)
         },

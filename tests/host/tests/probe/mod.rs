@@ -98,6 +98,7 @@ const FUNCTIONS: &str = r#"
 pub struct Probe {
     callbacks: BTreeMap<&'static str, String>,
     missing: Vec<&'static str>,
+    data: String,
 }
 
 impl Probe {
@@ -106,6 +107,7 @@ impl Probe {
         Self {
             callbacks: BTreeMap::new(),
             missing: Vec::new(),
+            data: String::new(),
         }
     }
 
@@ -120,6 +122,12 @@ impl Probe {
     /// The module does not export this callback.
     pub fn without(mut self, callback: &'static str) -> Self {
         self.missing.push(callback);
+        self
+    }
+
+    /// Bytes in memory, as WebAssembly text escapes them.
+    pub fn data(mut self, at: u32, escaped: String) -> Self {
+        self.data = format!("(data (i32.const {at}) \"{escaped}\")\n");
         self
     }
 
@@ -148,6 +156,7 @@ impl Probe {
         text += &data(4032, b"x-probe");
         text += &data(4048, b"1");
         text += &data(4096, &[b'd'; 64]);
+        text += &self.data;
         for (name, parameters, result) in CALLBACKS {
             if self.missing.contains(&name) {
                 continue;
