@@ -1,5 +1,5 @@
 //! The places in a message that hold references: which they are, what becomes of each, and what happens
-//! when a value cannot be had. It makes no host call.
+//! when a value could not be resolved. It makes no host call.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -423,7 +423,7 @@ pub(super) fn in_body(config: &Config, allow: &Policy, kind: Kind, text: &[u8]) 
         Kind::Text => {
             let found = pieces(&Template::parse(text), Encoding::Text, want);
             changes = found.is_some();
-            // Each piece by itself: one that cannot be had does not take the whole text with it.
+            // Each piece by itself: one that could not be resolved does not take the whole text with it.
             let fields = found.into_iter().flatten().map(|piece| Field {
                 pieces: vec![piece],
                 instead: Some(b""),

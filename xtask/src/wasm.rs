@@ -207,7 +207,7 @@ enum Toolchain {
 /// A toolchain that can build for Wasm: the one that is here, else with the target from rustup, else the
 /// distribution's.
 fn toolchain() -> Result<Toolchain> {
-    // To try what happens where rustup cannot be had.
+    // To try what happens without rustup.
     if std::env::var_os("AKV_WASM_TOOLCHAIN").is_some_and(|name| name == "debian") {
         return Ok(Toolchain::Debian);
     }

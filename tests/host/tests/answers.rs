@@ -37,7 +37,7 @@ fn a_refusal_has_kongs_shape() {
             Dialect::Wasmx => KONGS,
         };
         let expected = json!({
-            "message": "a secret that this request needs cannot be had",
+            "message": "a secret that this request needs could not be resolved",
             "reference": "{vault://azure/open-1}",
             "reason": "forbidden",
             "request_id": id,

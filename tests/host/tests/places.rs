@@ -208,6 +208,7 @@ fn bodies_that_are_too_long_are_refused_and_compressed_ones_left_alone() {
         chunked.headers.remove("content-length");
         chunked.body = vec![vec![b'x'; 400]; 3];
         let id = world.gateway.request(0, chunked);
+        world.make_calls();
         assert_eq!(
             world.gateway.answered(id).expect("an answer").status,
             413,

@@ -154,12 +154,24 @@ impl World {
     }
 
     pub fn get(&mut self, worker: usize, headers: &[(&str, &str)]) -> StreamId {
-        self.gateway
-            .request(worker, Request::get("/path?q=1", headers))
+        let id = self
+            .gateway
+            .request(worker, Request::get("/path?q=1", headers));
+        self.make_calls();
+        id
     }
 
+    /// Envoy: the root context makes a request's calls at the next tick.
+    pub fn make_calls(&mut self) {
+        self.gateway.advance(2);
+    }
+
+    /// Answers all calls, those too that follow from the answers.
     pub fn answer_all(&mut self) {
-        azure::answer_all(&mut self.gateway, &self.azure);
+        for _ in 0..6 {
+            self.make_calls();
+            azure::answer_all(&mut self.gateway, &self.azure);
+        }
     }
 
     /// What the operator sets is fetched, at every worker.
