@@ -69,7 +69,7 @@ struct Place {
 pub(super) fn read(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Identity> {
     let chosen = chosen(&mut settings.fields);
     let given = Given::read(settings);
-    let place = place(settings, &given.prefix, target);
+    let place = place(settings, target);
     let choice = match chosen {
         Chosen::Wrong => return None,
         Chosen::As(choice) => choice,
@@ -120,23 +120,11 @@ fn chosen(fields: &mut Fields<'_>) -> Chosen {
 
 impl Given {
     fn read(settings: &mut Settings<'_, '_>) -> Self {
-        let prefix = settings.fields.text("credentials_prefix");
-        let prefix = prefix.unwrap_or_else(|| "AZURE".to_owned());
-        let env = settings.env;
-        let variable = |name: &str| env(&format!("{prefix}_{name}")).filter(|s| !s.is_empty());
+        let secret = settings.text("client_secret");
+        let certificate = settings.text("client_certificate");
+        let token = settings.text("federated_token");
+        let token_url = settings.text("federated_token_url");
         let fields = &mut settings.fields;
-        let secret = fields
-            .text("client_secret")
-            .or_else(|| variable("CLIENT_SECRET"));
-        let certificate = fields
-            .text("client_certificate")
-            .or_else(|| variable("CLIENT_CERTIFICATE"));
-        let token = fields
-            .text("federated_token")
-            .or_else(|| variable("FEDERATED_TOKEN"));
-        let token_url = fields
-            .text("federated_token_url")
-            .or_else(|| variable("FEDERATED_TOKEN_URL"));
         let token_cluster = fields.text("federated_token_cluster");
         let source = fields.choice(
             "managed_identity_source",
@@ -147,8 +135,8 @@ impl Given {
         let resource_id = fields.text("resource_id");
         let cluster = fields.text("identity_cluster");
         Self {
-            tenant_id: settings.text("tenant_id").or_else(|| variable("TENANT_ID")),
-            client_id: settings.text("client_id").or_else(|| variable("CLIENT_ID")),
+            tenant_id: settings.text("tenant_id"),
+            client_id: settings.text("client_id"),
             secret: secret.map(SecretValue::new),
             token: token.map(SecretValue::new),
             certificate,
@@ -159,7 +147,7 @@ impl Given {
             object_id,
             resource_id,
             cluster,
-            prefix,
+            prefix: settings.prefix.clone(),
         }
     }
 
@@ -231,15 +219,13 @@ fn guess(settings: &Settings<'_, '_>, given: &Given) -> Option<Choice> {
 /// The cloud: by its name, else by the vault's host. Authority, scope and host have to be of one cloud; a
 /// host that is of none needs `cloud: custom` with its `dns_suffix`, so that no typing error sends a token
 /// to a stranger.
-fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> Option<Place> {
+fn place(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Place> {
     let names = CLOUDS.iter().map(|cloud| (cloud.name, Some(cloud)));
     let names: Vec<(&str, Option<&Cloud>)> = names.chain([("custom", None)]).collect();
     let cloud = settings.fields.choice("cloud", &names);
     let suffix = settings.fields.text("dns_suffix");
     let scope = settings.fields.text("scope");
-    let authority = settings.fields.text("authority_host");
-    let authority = authority
-        .or_else(|| (settings.env)(&format!("{prefix}_AUTHORITY_HOST")).filter(|s| !s.is_empty()));
+    let authority = settings.text("authority_host");
     let given_authority = authority.is_some();
     let authority = settings.uri("authority_host", authority);
     if given_authority && authority.is_none() {

@@ -1,6 +1,7 @@
 //! The plugin configuration: JSON and environment in, a checked [`Config`] or every problem out. It makes
 //! no connection and fetches nothing.
 
+pub mod fields;
 mod identity;
 pub mod limits;
 mod reader;
@@ -14,6 +15,7 @@ pub use reader::Problem;
 use uri::did_you_mean;
 pub use uri::{HttpUrl, HttpsUri};
 
+use self::fields::{CONFIG, MAX_TTL, ROOT, VAULT};
 use self::reader::{Fields, Problems};
 use crate::azure::forms::Kind as ObjectKind;
 use crate::azure::identity::Identity;
@@ -28,8 +30,6 @@ use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::Span;
 
-/// Kong's largest ttl, about three years (`kong/constants.lua`, `DATABASE_MAX_TTL`).
-const MAX_TTL: u32 = 100_000_000;
 /// The prefix of the vault that the environment makes: the name of Kong's strategy.
 const ENVIRONMENTS: &str = "azure";
 /// The last one of the numbered ones, which every Key Vault serves; the dated ones since then change
@@ -190,7 +190,7 @@ fn read<'p>(
     env: &dyn Fn(&str) -> Option<String>,
     problems: &'p Problems,
 ) -> Option<Config> {
-    let mut root = Fields::of(value, String::new(), problems)?;
+    let mut root = Fields::of(value, String::new(), all_of_root(), problems)?;
     let known = Known(read_vaults(&mut root, env, problems));
     let request = root
         .object("request")
@@ -248,6 +248,12 @@ fn risk_of_echoes(response: &Rules) -> Option<Problem> {
     })
 }
 
+/// The fields at the top.
+fn all_of_root() -> impl Iterator<Item = &'static fields::Field> {
+    ROOT.iter()
+        .chain(limits::TOP_LEVEL.iter().map(|limit| &limit.field))
+}
+
 fn read_vaults(
     root: &mut Fields<'_>,
     env: &dyn Fn(&str) -> Option<String>,
@@ -256,7 +262,7 @@ fn read_vaults(
     let entities = root.list("vaults").unwrap_or_default();
     if entities.is_empty() {
         // As in Kong: the environment alone makes a vault.
-        let config = Fields::empty("vaults[0].config".into(), problems);
+        let config = Fields::empty("vaults[0].config".into(), CONFIG, problems);
         let vault = read_vault_config(config, ENVIRONMENTS.into(), env);
         return vec![(ENVIRONMENTS.into(), vault)];
     }
@@ -285,7 +291,7 @@ fn read_vaults(
 /// only if the environment alone makes a whole one: the same variables are also defaults for entities.
 fn environments_vault(env: &dyn Fn(&str) -> Option<String>) -> Option<(String, Option<Vault>)> {
     let problems = Problems::default();
-    let fields = Fields::empty(String::new(), &problems);
+    let fields = Fields::empty(String::new(), CONFIG, &problems);
     let vault = read_vault_config(fields, ENVIRONMENTS.into(), env)?;
     let whole = problems.into_vec().is_empty();
     whole.then(|| (ENVIRONMENTS.to_owned(), Some(vault)))
@@ -331,7 +337,7 @@ fn read_entity<'p>(
     env: &dyn Fn(&str) -> Option<String>,
     problems: &'p Problems,
 ) -> Option<(String, Option<Vault>)> {
-    let mut fields = Fields::of(entity, path.to_owned(), problems)?;
+    let mut fields = Fields::of(entity, path.to_owned(), VAULT, problems)?;
     let name = fields.text("name");
     if name.as_deref().is_some_and(|name| name != "azure") {
         fields.problem(
@@ -352,7 +358,7 @@ fn read_entity<'p>(
     }
     let config = fields
         .object("config")
-        .unwrap_or_else(|| Fields::empty(format!("{path}.config"), problems));
+        .unwrap_or_else(|| Fields::empty(format!("{path}.config"), CONFIG, problems));
     if prefix.is_none() {
         fields.problem("prefix", "is missing: it is the name that references use");
     }
@@ -371,31 +377,46 @@ fn is_prefix(prefix: &str) -> bool {
         && prefix.bytes().all(allowed)
 }
 
-/// A vault's settings: from the entity, else from Kong's environment.
+/// A vault's settings: from the entity, else from the environment.
 struct Settings<'p, 'e> {
     fields: Fields<'p>,
     env: &'e dyn Fn(&str) -> Option<String>,
+    /// `credentials_prefix`
+    prefix: String,
 }
 
-impl Settings<'_, '_> {
-    fn kongs(&self, name: &str) -> Option<String> {
-        (self.env)(&format!("KONG_VAULT_AZURE_{}", name.to_ascii_uppercase()))
-            .filter(|value| !value.is_empty())
+impl<'p, 'e> Settings<'p, 'e> {
+    fn new(mut fields: Fields<'p>, env: &'e dyn Fn(&str) -> Option<String>) -> Self {
+        let prefix = fields.text("credentials_prefix");
+        Self {
+            fields,
+            env,
+            prefix: prefix.unwrap_or_else(|| "AZURE".to_owned()),
+        }
     }
 
-    /// Kong has this one setting under another name in its environment.
+    /// What the first of the field's variables says that is set and not empty.
+    fn variable_of(&self, name: &str) -> Option<String> {
+        let field = self.fields.field(name)?;
+        field.variables.iter().find_map(|variable| {
+            let own = variable.strip_prefix("AZURE_");
+            let own = own.map(|rest| format!("{}_{rest}", self.prefix));
+            let value = (self.env)(own.as_deref().unwrap_or(variable))?;
+            (!value.is_empty()).then_some(value)
+        })
+    }
+
     fn base64_decode(&mut self) -> bool {
         let given = self.fields.boolean("base64_decode");
         given.unwrap_or_else(|| {
-            let kongs = self
-                .kongs("base64_decode")
-                .or_else(|| self.kongs("decode_base64"));
-            kongs.is_some_and(|text| matches!(text.as_str(), "true" | "on"))
+            let text = self.variable_of("base64_decode");
+            text.is_some_and(|text| matches!(text.as_str(), "true" | "on"))
         })
     }
 
     fn text(&mut self, name: &'static str) -> Option<String> {
-        self.fields.text(name).or_else(|| self.kongs(name))
+        let given = self.fields.text(name);
+        given.or_else(|| self.variable_of(name))
     }
 
     fn required(&mut self, name: &'static str) -> Option<String> {
@@ -409,9 +430,9 @@ impl Settings<'_, '_> {
     }
 
     fn span(&mut self, name: &'static str) -> Option<Span> {
-        let seconds = self.fields.number(name, 0, MAX_TTL);
+        let seconds = self.fields.number(name);
         let seconds = seconds.or_else(|| {
-            let text = self.kongs(name)?;
+            let text = self.variable_of(name)?;
             let parsed = lua_number(&text).filter(|s| (0.0..=f64::from(MAX_TTL)).contains(s));
             if parsed.is_none() {
                 let message = "in the environment must be a number of seconds from 0 to 100000000";
@@ -462,9 +483,9 @@ fn read_vault_config(
     prefix: String,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Vault> {
-    let mut settings = Settings { fields, env };
+    let mut settings = Settings::new(fields, env);
     let kind = settings.kind();
-    settings.text("location");
+    settings.fields.text("location");
     let uri = settings.required("vault_uri");
     let uri = settings.uri("vault_uri", uri);
     let cluster = settings.fields.text("vault_cluster");
@@ -485,10 +506,7 @@ fn read_vault_config(
             .span("resurrect_ttl")
             .unwrap_or_else(|| Span::seconds(MAX_TTL.into())),
     };
-    let timeout = settings
-        .fields
-        .number("timeout_ms", 1, 600_000)
-        .unwrap_or(5000.0);
+    let timeout = settings.fields.number("timeout_ms").unwrap_or(5000.0);
     let base64_decode = settings.base64_decode();
     let api_version = settings
         .fields
