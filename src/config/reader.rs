@@ -1,9 +1,6 @@
 //! Reads JSON objects field by field and collects every problem with its path, so that a user sees all
 //! errors at once. It knows JSON and nothing of vaults.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::azure::identity::{Credential, Managed, Proof, Service, Tenant, UserAssigned};
+use crate::secret::SecretValue;
 
 fn no_env(_: &str) -> Option<String> {
     None
