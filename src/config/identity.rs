@@ -240,15 +240,7 @@ fn place(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Place> 
     // A private link's name is not what the vault's certificate is for.
     let known = cloud::of_vault(host).filter(|_| !host.contains(".privatelink."));
     let Some((of_vault, suffix)) = known else {
-        let known = CLOUDS
-            .iter()
-            .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
-        let known: Vec<String> = known.collect();
-        settings.fields.problem("vault_uri", format!(
-            "has the host {host}, which is no vault of Azure's clouds ({}){}; if a token may go there, set cloud to custom and dns_suffix to its domain",
-            known.join(", "),
-            did_you_mean(host)
-        ));
+        refuse_host(settings, host);
         return None;
     };
     if cloud.flatten().is_some_and(|cloud| cloud != of_vault) {
@@ -263,17 +255,10 @@ fn place(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Place> 
             .fields
             .problem("type", "must be keys: a managed HSM has nothing else");
     }
-    if let Some(authority) = &authority {
-        let known = cloud::of_authority(authority.host());
-        if known != Some(of_vault) {
-            let whose = known.map_or("no cloud of Azure's", |cloud| cloud.name);
-            settings.fields.problem("authority_host", format!(
-                "is of {whose}, and the vault is in {}: its authority is https://{}; for an authority of your own set cloud to custom",
-                of_vault.name,
-                of_vault.authorities.first().unwrap_or(&"")
-            ));
-            return None;
-        }
+    if let Some(authority) = &authority
+        && !check_authority(settings, authority, of_vault)
+    {
+        return None;
     }
     let default = of_vault
         .authorities
@@ -284,6 +269,33 @@ fn place(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Place> 
         authority: authority.or_else(|| HttpsUri::parse(&default?).ok()),
         check_resource: true,
     })
+}
+
+fn refuse_host(settings: &Settings<'_, '_>, host: &str) {
+    let known = CLOUDS
+        .iter()
+        .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
+    let known: Vec<String> = known.collect();
+    settings.fields.problem("vault_uri", format!(
+            "has the host {host}, which is no vault of Azure's clouds ({}){}; if a token may go there, set cloud to custom and dns_suffix to its domain",
+            known.join(", "),
+            did_you_mean(host)
+        ));
+}
+
+/// Adds a problem if an authority is not of the vault's cloud; whether it is.
+fn check_authority(settings: &Settings<'_, '_>, authority: &HttpsUri, of_vault: &Cloud) -> bool {
+    let known = cloud::of_authority(authority.host());
+    let fits = known == Some(of_vault);
+    if !fits {
+        let whose = known.map_or("no cloud of Azure's", |cloud| cloud.name);
+        settings.fields.problem("authority_host", format!(
+            "is of {whose}, and the vault is in {}: its authority is https://{}; for an authority of your own set cloud to custom",
+            of_vault.name,
+            of_vault.authorities.first().unwrap_or(&"")
+        ));
+    }
+    fits
 }
 
 fn custom(

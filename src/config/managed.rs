@@ -33,6 +33,29 @@ pub(super) fn read(
         ));
         return None;
     }
+    let cluster = given.cluster.clone();
+    let user_assigned = user_assigned(settings, given, service).ok()?;
+    Some(Identity {
+        cluster: cluster.unwrap_or_else(|| url.upstream()),
+        scope: place?.scope,
+        credential: Credential::Managed(Managed {
+            service,
+            url,
+            header: header.and_then(env).map(SecretValue::new),
+            user_assigned,
+        }),
+    })
+}
+
+/// The problem is among the problems.
+struct Refused;
+
+/// The user-assigned identity, if one is named.
+fn user_assigned(
+    settings: &Settings<'_, '_>,
+    given: Given,
+    service: Service,
+) -> Result<Option<UserAssigned>, Refused> {
     let users = [
         ("client_id", given.client_id.map(UserAssigned::ClientId)),
         ("object_id", given.object_id.map(UserAssigned::ObjectId)),
@@ -46,28 +69,19 @@ pub(super) fn read(
         .filter_map(|(name, user)| Some((name, user?)));
     let user = users.next();
     if let Some((name, _)) = users.next() {
-        fields.problem(name, "is one too many: a user-assigned identity has either client_id, object_id or resource_id here");
-        return None;
+        settings.fields.problem(name, "is one too many: a user-assigned identity has either client_id, object_id or resource_id here");
+        return Err(Refused);
     }
     if let Some((name, user)) = &user
         && service.parameter(user).is_none()
     {
-        fields.problem(
+        settings.fields.problem(
             name,
             format!("is not known to {}; use client_id", service.as_str()),
         );
-        return None;
+        return Err(Refused);
     }
-    Some(Identity {
-        cluster: given.cluster.unwrap_or_else(|| url.upstream()),
-        scope: place?.scope,
-        credential: Credential::Managed(Managed {
-            service,
-            url,
-            header: header.and_then(env).map(SecretValue::new),
-            user_assigned: user.map(|(_, user)| user),
-        }),
-    })
+    Ok(user.map(|(_, user)| user))
 }
 
 /// Which service is there, its URL, and the variable with its header's value: from the settings, else from

@@ -197,14 +197,7 @@ fn read<'p>(
         ],
     );
     let shared_data = root.boolean("shared_data");
-    let metrics = root.object("metrics").map(|mut metrics| {
-        let rules = MetricRules {
-            enabled: metrics.boolean("enabled"),
-            secret_names: metrics.boolean("secret_names").unwrap_or_default(),
-        };
-        metrics.done();
-        rules
-    });
+    let metrics = root.object("metrics").map(read_metrics);
     let audit = root.object("audit").map(|fields| {
         let rules = request.as_ref();
         read_audit(fields, rules)
@@ -225,6 +218,15 @@ fn read<'p>(
         audit,
         warnings: warnings.into_iter().collect(),
     })
+}
+
+fn read_metrics(mut metrics: Fields<'_>) -> MetricRules {
+    let rules = MetricRules {
+        enabled: metrics.boolean("enabled"),
+        secret_names: metrics.boolean("secret_names").unwrap_or_default(),
+    };
+    metrics.done();
+    rules
 }
 
 /// A reference in a response need not be the upstream's own.

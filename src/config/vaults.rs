@@ -212,6 +212,19 @@ impl<'p, 'e> Settings<'p, 'e> {
         Some(Span::from_seconds(seconds))
     }
 
+    fn cache_rules(&mut self) -> CacheRules {
+        CacheRules {
+            ttl: self
+                .span("ttl")
+                .filter(|ttl| ttl.0 > 0)
+                .unwrap_or(Span::FOREVER),
+            neg_ttl: self.span("neg_ttl").unwrap_or_default(),
+            resurrect_ttl: self
+                .span("resurrect_ttl")
+                .unwrap_or_else(|| Span::seconds(MAX_TTL.into())),
+        }
+    }
+
     fn kind(&mut self) -> ObjectKind {
         match self.text("type").as_deref() {
             None | Some("secrets") => ObjectKind::Secrets,
@@ -261,16 +274,7 @@ fn read_vault_config(
         kind,
     };
     let identity = identity::read(&mut settings, &target);
-    let cache = CacheRules {
-        ttl: settings
-            .span("ttl")
-            .filter(|ttl| ttl.0 > 0)
-            .unwrap_or(Span::FOREVER),
-        neg_ttl: settings.span("neg_ttl").unwrap_or_default(),
-        resurrect_ttl: settings
-            .span("resurrect_ttl")
-            .unwrap_or_else(|| Span::seconds(MAX_TTL.into())),
-    };
+    let cache = settings.cache_rules();
     let timeout = settings.fields.number("timeout_ms").unwrap_or(5000.0);
     let base64_decode = settings.base64_decode();
     let api_version = settings
