@@ -1,23 +1,17 @@
 //! Which identity a vault's settings describe, and which cloud it is in. What cannot work in a sandbox is
 //! refused here with the reason. It makes no call.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-use alloc::vec::Vec;
-
+use super::managed;
 use super::reader::Fields;
 use super::uri::{HttpUrl, HttpsUri, did_you_mean};
-use super::{SecretValue, Settings};
+use super::vaults::Settings;
 use crate::azure::challenge::{is_tenant, is_within};
 use crate::azure::cloud::{self, CLOUDS, Cloud};
 use crate::azure::forms::Kind;
 use crate::azure::identity::assertion::ClientCertificate;
-use crate::azure::identity::{
-    App, Credential, Identity, Managed, Proof, Service, Tenant, UserAssigned,
-};
+use crate::azure::identity::{App, Credential, Identity, Proof, Service, Tenant};
 use crate::quoted::Quoted;
-
-const IMDS: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
+use crate::secret::SecretValue;
 
 /// A vault as far as its identity depends on it.
 pub(super) struct Target<'a> {
@@ -42,25 +36,25 @@ const CHOICES: [(&str, Choice); 4] = [
 ];
 
 /// Everything below `config` that has to do with who asks.
-struct Given {
+pub(super) struct Given {
     prefix: String,
     tenant_id: Option<String>,
-    client_id: Option<String>,
+    pub(super) client_id: Option<String>,
     secret: Option<SecretValue>,
     certificate: Option<String>,
     token: Option<SecretValue>,
     token_url: Option<String>,
     token_cluster: Option<String>,
-    source: Option<Service>,
-    endpoint: Option<String>,
-    object_id: Option<String>,
-    resource_id: Option<String>,
-    cluster: Option<String>,
+    pub(super) source: Option<Service>,
+    pub(super) endpoint: Option<String>,
+    pub(super) object_id: Option<String>,
+    pub(super) resource_id: Option<String>,
+    pub(super) cluster: Option<String>,
 }
 
 /// The cloud that a vault's token is for.
-struct Place {
-    scope: String,
+pub(super) struct Place {
+    pub(super) scope: String,
     authority: Option<HttpsUri>,
     check_resource: bool,
 }
@@ -69,7 +63,7 @@ struct Place {
 pub(super) fn read(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Identity> {
     let chosen = chosen(&mut settings.fields);
     let given = Given::read(settings);
-    let place = place(settings, &given.prefix, target);
+    let place = place(settings, target);
     let choice = match chosen {
         Chosen::Wrong => return None,
         Chosen::As(choice) => choice,
@@ -77,7 +71,7 @@ pub(super) fn read(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Opti
     };
     given.complain_about_strays(settings, choice);
     if choice == Choice::ManagedIdentity {
-        return managed(settings, given, place);
+        return managed::read(settings, given, place);
     }
     app(settings, given, place, choice, target)
 }
@@ -120,23 +114,11 @@ fn chosen(fields: &mut Fields<'_>) -> Chosen {
 
 impl Given {
     fn read(settings: &mut Settings<'_, '_>) -> Self {
-        let prefix = settings.fields.text("credentials_prefix");
-        let prefix = prefix.unwrap_or_else(|| "AZURE".to_owned());
-        let env = settings.env;
-        let variable = |name: &str| env(&format!("{prefix}_{name}")).filter(|s| !s.is_empty());
+        let secret = settings.text("client_secret");
+        let certificate = settings.text("client_certificate");
+        let token = settings.text("federated_token");
+        let token_url = settings.text("federated_token_url");
         let fields = &mut settings.fields;
-        let secret = fields
-            .text("client_secret")
-            .or_else(|| variable("CLIENT_SECRET"));
-        let certificate = fields
-            .text("client_certificate")
-            .or_else(|| variable("CLIENT_CERTIFICATE"));
-        let token = fields
-            .text("federated_token")
-            .or_else(|| variable("FEDERATED_TOKEN"));
-        let token_url = fields
-            .text("federated_token_url")
-            .or_else(|| variable("FEDERATED_TOKEN_URL"));
         let token_cluster = fields.text("federated_token_cluster");
         let source = fields.choice(
             "managed_identity_source",
@@ -147,8 +129,8 @@ impl Given {
         let resource_id = fields.text("resource_id");
         let cluster = fields.text("identity_cluster");
         Self {
-            tenant_id: settings.text("tenant_id").or_else(|| variable("TENANT_ID")),
-            client_id: settings.text("client_id").or_else(|| variable("CLIENT_ID")),
+            tenant_id: settings.text("tenant_id"),
+            client_id: settings.text("client_id"),
             secret: secret.map(SecretValue::new),
             token: token.map(SecretValue::new),
             certificate,
@@ -159,7 +141,7 @@ impl Given {
             object_id,
             resource_id,
             cluster,
-            prefix,
+            prefix: settings.prefix.clone(),
         }
     }
 
@@ -231,15 +213,13 @@ fn guess(settings: &Settings<'_, '_>, given: &Given) -> Option<Choice> {
 /// The cloud: by its name, else by the vault's host. Authority, scope and host have to be of one cloud; a
 /// host that is of none needs `cloud: custom` with its `dns_suffix`, so that no typing error sends a token
 /// to a stranger.
-fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> Option<Place> {
+fn place(settings: &mut Settings<'_, '_>, target: &Target<'_>) -> Option<Place> {
     let names = CLOUDS.iter().map(|cloud| (cloud.name, Some(cloud)));
     let names: Vec<(&str, Option<&Cloud>)> = names.chain([("custom", None)]).collect();
     let cloud = settings.fields.choice("cloud", &names);
     let suffix = settings.fields.text("dns_suffix");
     let scope = settings.fields.text("scope");
-    let authority = settings.fields.text("authority_host");
-    let authority = authority
-        .or_else(|| (settings.env)(&format!("{prefix}_AUTHORITY_HOST")).filter(|s| !s.is_empty()));
+    let authority = settings.text("authority_host");
     let given_authority = authority.is_some();
     let authority = settings.uri("authority_host", authority);
     if given_authority && authority.is_none() {
@@ -260,15 +240,7 @@ fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> 
     // A private link's name is not what the vault's certificate is for.
     let known = cloud::of_vault(host).filter(|_| !host.contains(".privatelink."));
     let Some((of_vault, suffix)) = known else {
-        let known = CLOUDS
-            .iter()
-            .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
-        let known: Vec<String> = known.collect();
-        settings.fields.problem("vault_uri", format!(
-            "has the host {host}, which is no vault of Azure's clouds ({}){}; if a token may go there, set cloud to custom and dns_suffix to its domain",
-            known.join(", "),
-            did_you_mean(host)
-        ));
+        refuse_host(settings, host);
         return None;
     };
     if cloud.flatten().is_some_and(|cloud| cloud != of_vault) {
@@ -283,17 +255,10 @@ fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> 
             .fields
             .problem("type", "must be keys: a managed HSM has nothing else");
     }
-    if let Some(authority) = &authority {
-        let known = cloud::of_authority(authority.host());
-        if known != Some(of_vault) {
-            let whose = known.map_or("no cloud of Azure's", |cloud| cloud.name);
-            settings.fields.problem("authority_host", format!(
-                "is of {whose}, and the vault is in {}: its authority is https://{}; for an authority of your own set cloud to custom",
-                of_vault.name,
-                of_vault.authorities.first().unwrap_or(&"")
-            ));
-            return None;
-        }
+    if let Some(authority) = &authority
+        && !check_authority(settings, authority, of_vault)
+    {
+        return None;
     }
     let default = of_vault
         .authorities
@@ -304,6 +269,33 @@ fn place(settings: &mut Settings<'_, '_>, prefix: &str, target: &Target<'_>) -> 
         authority: authority.or_else(|| HttpsUri::parse(&default?).ok()),
         check_resource: true,
     })
+}
+
+fn refuse_host(settings: &Settings<'_, '_>, host: &str) {
+    let known = CLOUDS
+        .iter()
+        .map(|c| format!("NAME.{}", c.suffixes.first().unwrap_or(&"")));
+    let known: Vec<String> = known.collect();
+    settings.fields.problem("vault_uri", format!(
+            "has the host {host}, which is no vault of Azure's clouds ({}){}; if a token may go there, set cloud to custom and dns_suffix to its domain",
+            known.join(", "),
+            did_you_mean(host)
+        ));
+}
+
+/// Adds a problem if an authority is not of the vault's cloud; whether it is.
+fn check_authority(settings: &Settings<'_, '_>, authority: &HttpsUri, of_vault: &Cloud) -> bool {
+    let known = cloud::of_authority(authority.host());
+    let fits = known == Some(of_vault);
+    if !fits {
+        let whose = known.map_or("no cloud of Azure's", |cloud| cloud.name);
+        settings.fields.problem("authority_host", format!(
+            "is of {whose}, and the vault is in {}: its authority is https://{}; for an authority of your own set cloud to custom",
+            of_vault.name,
+            of_vault.authorities.first().unwrap_or(&"")
+        ));
+    }
+    fits
 }
 
 fn custom(
@@ -469,116 +461,4 @@ fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
             None
         }
     }
-}
-
-fn managed(settings: &Settings<'_, '_>, given: Given, place: Option<Place>) -> Option<Identity> {
-    let env = |name: &str| (settings.env)(name).filter(|value| !value.is_empty());
-    let fields = &settings.fields;
-    let (service, url, header) = endpoint(settings, &given)?;
-    let url = match HttpUrl::parse(&url) {
-        Ok(url) => url,
-        Err(message) => {
-            fields.problem("managed_identity_endpoint", message);
-            return None;
-        }
-    };
-    if let Some(variable) = header
-        && env(variable).is_none()
-    {
-        fields.problem("identity", format!(
-            "managed_identity needs the environment variable {variable}, which Azure sets for the app; let the gateway pass it on"
-        ));
-        return None;
-    }
-    let users = [
-        ("client_id", given.client_id.map(UserAssigned::ClientId)),
-        ("object_id", given.object_id.map(UserAssigned::ObjectId)),
-        (
-            "resource_id",
-            given.resource_id.map(UserAssigned::ResourceId),
-        ),
-    ];
-    let mut users = users
-        .into_iter()
-        .filter_map(|(name, user)| Some((name, user?)));
-    let user = users.next();
-    if let Some((name, _)) = users.next() {
-        fields.problem(name, "is one too many: a user-assigned identity has either client_id, object_id or resource_id here");
-        return None;
-    }
-    if let Some((name, user)) = &user
-        && service.parameter(user).is_none()
-    {
-        fields.problem(
-            name,
-            format!("is not known to {}; use client_id", service.as_str()),
-        );
-        return None;
-    }
-    Some(Identity {
-        cluster: given.cluster.unwrap_or_else(|| url.upstream()),
-        scope: place?.scope,
-        credential: Credential::Managed(Managed {
-            service,
-            url,
-            header: header.and_then(env).map(SecretValue::new),
-            user_assigned: user.map(|(_, user)| user),
-        }),
-    })
-}
-
-/// Which service is there, its URL, and the variable with its header's value: from the settings, else from
-/// the environment as the SDKs do.
-fn endpoint(
-    settings: &Settings<'_, '_>,
-    given: &Given,
-) -> Option<(Service, String, Option<&'static str>)> {
-    let env = |name: &str| (settings.env)(name).filter(|value| !value.is_empty());
-    let impossible = |what: &str| {
-        settings.fields.problem("identity", format!("managed_identity: {what}; use client_secret or client_certificate, or set managed_identity_source to imds"));
-    };
-    let header = |service| match service {
-        Service::Imds => None,
-        Service::AppService => Some("IDENTITY_HEADER"),
-        Service::AppService2017 => Some("MSI_SECRET"),
-    };
-    let found = match given.source {
-        Some(source) => source,
-        None if env("IDENTITY_ENDPOINT").is_some()
-            && env("IDENTITY_SERVER_THUMBPRINT").is_some() =>
-        {
-            impossible(
-                "Service Fabric wants its own certificate to be pinned, which a filter cannot",
-            );
-            return None;
-        }
-        None if env("IDENTITY_ENDPOINT").is_some() && env("IMDS_ENDPOINT").is_some() => {
-            impossible("Azure Arc proves itself by a file, and a filter cannot read files");
-            return None;
-        }
-        None if env("IDENTITY_ENDPOINT").is_some() => Service::AppService,
-        None if env("MSI_ENDPOINT").is_some() && env("MSI_SECRET").is_none() => {
-            impossible("Cloud Shell is no place for a gateway");
-            return None;
-        }
-        None if env("MSI_ENDPOINT").is_some() => Service::AppService2017,
-        None => Service::Imds,
-    };
-    let variable = match found {
-        Service::Imds => None,
-        Service::AppService => env("IDENTITY_ENDPOINT"),
-        Service::AppService2017 => env("MSI_ENDPOINT"),
-    };
-    let url = given.endpoint.clone().or(variable);
-    let url = url.or_else(|| (found == Service::Imds).then(|| IMDS.to_owned()));
-    if url.is_none() {
-        let message = format!(
-            "is missing, and so is the environment variable with it; {} needs the one that Azure sets for the app",
-            found.as_str()
-        );
-        settings
-            .fields
-            .problem("managed_identity_endpoint", message);
-    }
-    Some((found, url?, header(found)))
 }

@@ -1,20 +1,15 @@
 //! `limits` in the configuration: one table of its fields, from which the reader, the schema and the
 //! reference page are made. It knows their names and ranges, not what happens at a limit.
 
+use super::fields::{Field, Shape, field};
 use super::reader::Fields;
 use crate::limits::Limits;
 use crate::time::Span;
 
 /// A bound of [`Limits`] that the configuration can set.
 pub struct Limit {
-    /// The name in the configuration; times have the suffix `_ms`.
-    pub name: &'static str,
-    /// The smallest value.
-    pub min: u32,
-    /// The largest value.
-    pub max: u32,
-    /// For the reference page; empty in the filter itself.
-    pub about: &'static str,
+    /// Its field; times have the suffix `_ms`.
+    pub field: Field,
     /// The value as the configuration writes it.
     pub get: fn(&Limits) -> u64,
     set: fn(&mut Limits, u32),
@@ -65,10 +60,7 @@ impl Bound for Span {
 macro_rules! limit {
     ($name:literal, $field:ident, $min:expr, $max:expr, $about:literal) => {
         Limit {
-            name: $name,
-            min: $min,
-            max: $max,
-            about: if cfg!(target_os = "wasi") { "" } else { $about },
+            field: field($name, Shape::Number($min, $max), $about),
             get: |limits| Bound::number(limits.$field),
             set: |limits, number| limits.$field = Bound::from_number(number),
         }
@@ -118,7 +110,7 @@ pub(super) fn read(root: &mut Fields<'_>) -> Limits {
 
 fn fill(limits: &mut Limits, table: &[Limit], fields: &mut Fields<'_>) {
     for limit in table {
-        if let Some(number) = fields.whole_number(limit.name, limit.min, limit.max) {
+        if let Some(number) = fields.whole_number(limit.field.name) {
             (limit.set)(limits, number);
         }
     }

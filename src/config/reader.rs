@@ -1,12 +1,11 @@
 //! Reads JSON objects field by field and collects every problem with its path, so that a user sees all
 //! errors at once. It knows JSON and nothing of vaults.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
+use super::fields::{Field, Shape};
+use super::limits::LIMITS;
 use crate::json::{Json, Kind, Object};
 use crate::quoted::Quoted;
 
@@ -43,24 +42,29 @@ impl Problems {
     }
 }
 
-/// One JSON object being read. Fields are asked for by name; [`Fields::done`] then names those that were
-/// not asked for.
+/// One JSON object being read. Fields are read by name; [`Fields::done`] then names those that the
+/// table does not have.
 pub(super) struct Fields<'p> {
     path: String,
     members: Object<'p>,
-    known: Vec<&'static str>,
+    /// The fields that it may have.
+    table: Vec<&'static Field>,
+    taken: Vec<&'static str>,
     problems: &'p Problems,
 }
 
 impl<'p> Fields<'p> {
-    /// Reads `value` as an object. The root's path is empty.
-    pub(super) fn of(value: Json<'p>, path: String, problems: &'p Problems) -> Option<Self> {
+    /// Reads `value` as an object with the fields of `table`. The root's path is empty.
+    pub(super) fn of(
+        value: Json<'p>,
+        path: String,
+        table: impl IntoIterator<Item = &'static Field>,
+        problems: &'p Problems,
+    ) -> Option<Self> {
         if let Some(members) = value.object() {
             return Some(Self {
-                path,
                 members,
-                known: Vec::new(),
-                problems,
+                ..Self::empty(path, table, problems)
             });
         }
         let message = format!("must be an object, not {}", kind(value));
@@ -75,12 +79,17 @@ impl<'p> Fields<'p> {
         None
     }
 
-    /// An object without any fields.
-    pub(super) fn empty(path: String, problems: &'p Problems) -> Self {
+    /// An object in which no field is set.
+    pub(super) fn empty(
+        path: String,
+        table: impl IntoIterator<Item = &'static Field>,
+        problems: &'p Problems,
+    ) -> Self {
         Self {
             path,
             members: Object::default(),
-            known: Vec::new(),
+            table: table.into_iter().collect(),
+            taken: Vec::new(),
             problems,
         }
     }
@@ -102,8 +111,25 @@ impl<'p> Fields<'p> {
 
     /// A field that is absent or null gives `None`, without a problem.
     fn take(&mut self, name: &'static str) -> Option<Json<'p>> {
-        self.known.push(name);
+        self.taken.push(name);
+        debug_assert!(self.field(name).is_some(), "{name} is in no table");
         self.members.get(name)
+    }
+
+    /// What the table says of a field.
+    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
+        self.table.iter().find(|field| field.name == name).copied()
+    }
+
+    /// The range of a number.
+    fn range(&self, name: &str) -> (u32, u32) {
+        match self.field(name).map(|field| field.shape) {
+            Some(Shape::Number(min, max)) => (min, max),
+            shape => {
+                debug_assert!(false, "{name} is {shape:?}");
+                (0, u32::MAX)
+            }
+        }
     }
 
     fn wrong(&self, name: &str, wanted: &str, value: Json<'_>) {
@@ -123,7 +149,8 @@ impl<'p> Fields<'p> {
         Some(text.into_owned())
     }
 
-    pub(super) fn number(&mut self, name: &'static str, min: u32, max: u32) -> Option<f64> {
+    pub(super) fn number(&mut self, name: &'static str) -> Option<f64> {
+        let (min, max) = self.range(name);
         let value = self.take(name)?;
         if value.kind() != Kind::Number {
             self.wrong(name, "a number", value);
@@ -139,8 +166,8 @@ impl<'p> Fields<'p> {
         number
     }
 
-    pub(super) fn whole_number(&mut self, name: &'static str, min: u32, max: u32) -> Option<u32> {
-        let number = self.number(name, min, max)?;
+    pub(super) fn whole_number(&mut self, name: &'static str) -> Option<u32> {
+        let number = self.number(name)?;
         if number.fract() == 0.0 {
             // Within u32 by its range.
             return Some(number as u32);
@@ -207,7 +234,16 @@ impl<'p> Fields<'p> {
 
     pub(super) fn object(&mut self, name: &'static str) -> Option<Self> {
         let value = self.take(name)?;
-        Self::of(value, self.path(name), self.problems)
+        let path = self.path(name);
+        match self.field(name)?.shape {
+            Shape::Object(table) => Self::of(value, path, table, self.problems),
+            Shape::Limits => {
+                let table = LIMITS.iter().map(|limit| &limit.field);
+                Self::of(value, path, table, self.problems)
+            }
+            // Its names are the user's.
+            _ => Self::of(value, path, [], self.problems),
+        }
     }
 
     /// An object from names of the user's choice to texts.
@@ -233,12 +269,15 @@ impl<'p> Fields<'p> {
         self.take(name);
     }
 
-    /// Names every field that was not taken, and those that are there twice.
+    /// Names every field that the table does not have, and those that are there twice.
     pub(super) fn done(self) {
+        let known: Vec<&str> = self.table.iter().map(|field| field.name).collect();
+        let unread = known.iter().find(|name| !self.taken.contains(name));
+        debug_assert_eq!(unread, None, "{} has a field that is not read", self.path);
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.members.members() {
-            if !self.known.contains(&name) {
-                self.problem(name, unknown_field(name, &self.known));
+            if !known.contains(&name) {
+                self.problem(name, unknown_field(name, &known));
             } else if names.contains(&name) {
                 self.problem(name, "is there twice; leave one of them out");
             }

@@ -1,7 +1,5 @@
 //! The `https://host[:port]` that vaults and authorities have. It knows no DNS and makes no connection.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
 use core::fmt;
 
 use crate::azure::cloud;

@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::{Field, HTTP, HTTPS, Shape, limits, root};
+use azure_key_vault_filter::config::fields::{Field, HTTP, HTTPS, Shape};
+
+use super::{limits, root};
 
 /// What stands before the tables.
-const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/schema.rs; a test keeps them equal. Change it there. -->
+const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from src/config/fields.rs; a test keeps them equal. Change it there. -->
 
 # Configuration reference
 
