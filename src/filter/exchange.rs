@@ -27,6 +27,8 @@ pub(super) struct Exchange {
     pub(super) held: [usize; 2],
     /// It was refused: the response is our local reply.
     pub(super) refused: bool,
+    /// The headers of its response have come.
+    pub(super) responded: bool,
     /// Envoy: halves that were resumed after their headers had waited. Inside of that, the host loses a body
     /// that goes on in its trailers' callback (measured in 1.40), so it is resumed from the next tick.
     pub(super) resumed: [bool; 2],

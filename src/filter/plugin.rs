@@ -18,6 +18,7 @@ use super::seen::Seen;
 use crate::config::Config;
 use crate::events::{Line, LogLine};
 use crate::resolver::{Call, Now, Resolver, Shared};
+use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
 /// The first tick fetches what the configuration needs, so it comes at once.
@@ -61,6 +62,9 @@ pub(super) struct Plugin<H> {
     /// Marks requests whose references were resolved, so that an internal redirect does not resolve what was
     /// written (Envoy).
     pub(super) mark: String,
+    /// The values of the request that ended last without a response: an internal redirect ends it, and begins
+    /// it again in the same callback of the host's.
+    ended: Option<(u32, Vec<SecretValue>)>,
     tick_period: Span,
     meters: Meters,
     /// Whether shared data may be used: WasmX traps without a zone.
@@ -166,6 +170,7 @@ impl<H: Host + Copy> Plugin<H> {
             bare_replies: false,
             refused: false,
             mark,
+            ended: None,
             tick_period,
             meters: Meters::default(),
         }
@@ -244,6 +249,17 @@ impl<H: Host + Copy> Plugin<H> {
             self.held = self.held.saturating_sub(exchange.held());
             self.held_headers.forget(id);
             self.resolver.forget(id);
+            let redirected = !exchange.responded && !exchange.used.is_empty();
+            self.ended = redirected.then_some((id, exchange.used));
+        }
+    }
+
+    /// The values of a request that an internal redirect ended; they are masked in the response, too.
+    pub(super) fn take_over(&mut self, from: u32, to: u32) {
+        if let Some((id, used)) = self.ended.take()
+            && id == from
+        {
+            self.exchanges.entry(to).or_default().used = used;
         }
     }
 

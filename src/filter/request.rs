@@ -100,12 +100,15 @@ impl<H: Host + Copy> Plugin<H> {
             Ok(body) => body,
             Err(denial) => return self.refuse(id, &denial),
         };
-        let redirected = references.is_some() || in_query.is_some() || body.is_some();
-        let resolved = redirected && self.was_resolved(map);
+        let matters = references.is_some()
+            || in_query.is_some()
+            || body.is_some()
+            || (self.config.redact && reads);
+        let resolved = matters && self.was_resolved(id, map);
         let references = references.filter(|_| !resolved);
         let body = body.filter(|_| !resolved);
         let simple = in_query.is_none() && fixed.is_empty() && body.is_none();
-        if simple && self.all_prepared(references) {
+        if simple && self.all_prepared(id, references) {
             return Flow::Continue;
         }
         let in_headers = references.map_or_else(Vec::new, |hit| {
@@ -442,10 +445,18 @@ impl<H: Host + Copy> Plugin<H> {
     }
 
     /// Whether an internal redirect sent this request here again after its references were resolved.
-    fn was_resolved(&self, map: HeaderMap<'_>) -> bool {
-        self.is_envoy()
-            && map.all(REDIRECTED).next().is_some()
-            && self.host.property(self.mark.as_bytes()).is_some()
+    fn was_resolved(&mut self, id: u32, map: HeaderMap<'_>) -> bool {
+        if !self.is_envoy() || map.all(REDIRECTED).next().is_none() {
+            return false;
+        }
+        let Some(first) = self.host.property(self.mark.as_bytes()) else {
+            return false;
+        };
+        if let Some(first) = std::str::from_utf8(&first).ok().and_then(|id| id.parse().ok()) {
+            self.take_over(first, id);
+        }
+        self.mark_resolved(id);
+        true
     }
 
     /// A header that the client sent more than once and that is to be written: nginx would send the
@@ -463,7 +474,7 @@ impl<H: Host + Copy> Plugin<H> {
     /// Sets all of the operator's headers, and those of the client that hold references, from values that
     /// were rendered earlier, if all of them still hold. This is the way that nearly every request goes: one
     /// call for the time, one for each header. Else nothing is changed, and `false` is returned.
-    fn all_prepared(&mut self, references: Option<Hit<'_>>) -> bool {
+    fn all_prepared(&mut self, id: u32, references: Option<Hit<'_>>) -> bool {
         let sets = !self.set.is_empty() || !self.response_set.is_empty();
         if !sets && references.is_none() {
             return true;
@@ -486,7 +497,7 @@ impl<H: Host + Copy> Plugin<H> {
             set.apply(Map::Request, &host);
         }
         if !self.prepared.is_empty() {
-            self.mark_resolved();
+            self.mark_resolved(id);
         }
         for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
             header.apply(Map::Request, &host);

@@ -23,8 +23,14 @@ const SMALL_PIECE: usize = 8 << 10;
 impl<H: Host + Copy> Plugin<H> {
     /// The headers of a response; `end` when no body follows, as far as the host knows.
     pub(super) fn response_headers(&mut self, id: u32, end: bool) -> Flow {
-        if !self.needs.response || self.exchanges.get(&id).is_some_and(|e| e.refused) {
+        if !self.needs.response {
             return Flow::Continue;
+        }
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.responded = true;
+            if exchange.refused {
+                return Flow::Continue;
+            }
         }
         let flow = self.look_at_response(id, end);
         // Behind the masking: what the operator sets is meant to be seen.

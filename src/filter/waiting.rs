@@ -244,16 +244,17 @@ impl<H: Host + Copy> Plugin<H> {
             message::apply(&host, half, edit.clone());
         }
         if half == Half::Request && waiting.places.iter().any(|p| p.is_of_clients(&self.config)) {
-            self.mark_resolved();
+            self.mark_resolved(id);
         }
         self.release(id, half);
     }
 
     /// Envoy: an internal redirect sends the changed request through the filter again, which must not take a
     /// value for a reference. Clients cannot set a property.
-    pub(super) fn mark_resolved(&self) {
+    pub(super) fn mark_resolved(&self, id: u32) {
         if self.is_envoy() {
-            let _ = self.host.set_property(self.mark.as_bytes(), b"1");
+            let id = id.to_string();
+            let _ = self.host.set_property(self.mark.as_bytes(), id.as_bytes());
         }
     }
 
