@@ -48,6 +48,8 @@ pub enum Reason {
     BodyTooLarge,
     /// The value came too late to be put there; it is there for the next request.
     NotReady,
+    /// The message holds more references than `limits.references`.
+    TooManyReferences,
 }
 
 impl Reason {
@@ -75,6 +77,7 @@ impl Reason {
             Self::TooManyFetches => "too_many_fetches",
             Self::BodyTooLarge => "body_too_large",
             Self::NotReady => "not_ready",
+            Self::TooManyReferences => "too_many_references",
         }
     }
 
@@ -87,7 +90,7 @@ impl Reason {
     /// The reason with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Reason; 20] = [
+        const ALL: [Reason; 21] = [
             Reason::NotFound,
             Reason::Forbidden,
             Reason::Disabled,
@@ -108,6 +111,7 @@ impl Reason {
             Reason::TooManyFetches,
             Reason::BodyTooLarge,
             Reason::NotReady,
+            Reason::TooManyReferences,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -153,9 +157,9 @@ mod tests {
 
     #[test]
     fn codes_lead_back_to_their_reasons() {
-        for code in 0..20 {
+        for code in 0..21 {
             assert_eq!(Reason::from_code(code).map(Reason::code), Some(code));
         }
-        assert_eq!(Reason::from_code(20), None);
+        assert_eq!(Reason::from_code(21), None);
     }
 }

@@ -15,7 +15,6 @@ use super::by_id::ById;
 use super::header_map::{HeaderMap, Hit, Repeats};
 use super::host::{Buffer, Dialect, Half, Host, Level, Map, OutgoingCall, Refused, Write};
 use super::meters::Meters;
-use super::place::{self, Bench, Denial, Edit, Place, Verdict};
 use super::prepared::PreparedHeader;
 use super::reply;
 use super::seen::{Known, Seen};
@@ -26,6 +25,9 @@ use crate::body::Kind;
 use crate::config::{Config, OnError};
 use crate::events::Line;
 use crate::failure::Reason;
+use crate::message::find::{self, Count, Search};
+use crate::message::render::{self, Context};
+use crate::message::{Denial, Edit, Place, Target, Verdict};
 use crate::metrics::Series;
 use crate::query;
 use crate::redact::Redactor;
@@ -123,6 +125,8 @@ struct Parked {
 #[derive(Default)]
 struct Stream {
     request_body: Option<Kind>,
+    /// The references in its headers and its query.
+    count: Count,
     response_body: Option<Kind>,
     /// The response's body as far as it came.
     collected: Zeroizing<Vec<u8>>,
@@ -307,7 +311,7 @@ impl Ready {
         let mut resolver = Resolver::new(Rc::clone(&config));
         let set = PreparedHeader::set(&config, &config.request.set_headers);
         let response_set = PreparedHeader::set(&config, &config.response.set_headers);
-        let query = place::in_query(&config, None);
+        let query = Search::of_requests(&config).query(None).ok().flatten();
         let places = set.iter().chain(&response_set).map(|set| &set.place);
         for want in places.clone().chain(&query).flat_map(Place::wants) {
             resolver.pin(want);
@@ -429,10 +433,15 @@ impl Ready {
         if check_repeats && let Some(denial) = self.repeated(&[], map) {
             return self.deny(context, &denial, host);
         }
+        let config = Rc::clone(&self.config);
+        let mut search = Search::of_requests(&config);
         let in_query = if query {
             let target = target(host, map);
             let (_, text) = query::split(&target);
-            place::in_query(&self.config, text)
+            match search.query(text) {
+                Ok(place) => place,
+                Err(denial) => return self.deny(context, &denial, host),
+            }
         } else {
             None
         };
@@ -448,9 +457,20 @@ impl Ready {
         if in_query.is_none() && fixed.is_empty() && self.all_prepared(references, host) {
             return Flow::Continue;
         }
-        let found = references.map_or_else(Vec::new, |hit| {
-            place::in_headers(&self.config, &self.config.request, hit, &mut self.seen)
-        });
+        let found = references.map_or_else(
+            || Ok(Vec::new()),
+            |hit| search.headers(&config.request, hit, &mut self.seen),
+        );
+        let found = match found {
+            Ok(found) => found,
+            Err(denial) => return self.deny(context, &denial, host),
+        };
+        // The body's references are counted with these.
+        if search.count != Count::default()
+            && let Some(stream) = self.streams.get_mut(context)
+        {
+            stream.count = search.count;
+        }
         if host.dialect() == Dialect::WasmX
             && let Some(denial) = self.repeated(&found, map)
         {
@@ -466,7 +486,7 @@ impl Ready {
             places,
             fixed,
         };
-        self.decide(root, context, parked, host, calls)
+        self.decide(root, context, parked, b"", host, calls)
     }
 
     /// Whether values that requests get are looked for in what comes back.
@@ -486,7 +506,15 @@ impl Ready {
         fixed: &mut Vec<Edit>,
     ) -> Result<(), Denial> {
         let rules = &self.config.request.resolve_body;
-        let kind = map.all("content-type").next().and_then(|t| rules.kind(t));
+        let kind = match map.all("content-type").next().map(|t| rules.look(t)) {
+            Some(Err(why)) => {
+                let left = denial(Reason::NotRepresentable, why.as_str().as_bytes());
+                self.complain("left_alone", &left, host);
+                None
+            }
+            Some(Ok(kind)) => kind,
+            None => None,
+        };
         let Some(kind) = kind.filter(|_| !end) else {
             return Ok(());
         };
@@ -518,7 +546,7 @@ impl Ready {
     fn repeated(&self, found: &[Place], map: HeaderMap<'_>) -> Option<Denial> {
         let set = self.set.iter().map(|set| &set.place);
         let mut names = set.chain(found).filter_map(|place| match &place.target {
-            place::Target::Header(name) => Some(name.as_slice()),
+            Target::Header(name) => Some(name.as_slice()),
             _ => None,
         });
         let repeated = names.find(|name| map.all(&String::from_utf8_lossy(name)).nth(1).is_some());
@@ -539,7 +567,7 @@ impl Ready {
         // An earlier request may have been given up half way.
         self.prepared.clear();
         for set in self.set.iter_mut().chain(&mut self.response_set) {
-            if !set.prepare(&mut self.resolver, now()) {
+            if !set.prepare(&mut self.resolver, &self.config.limits, now()) {
                 return false;
             }
         }
@@ -568,14 +596,21 @@ impl Ready {
             return false;
         }
         let mut repeats = Repeats::of(references.map());
+        let mut count = 0;
         for (name, value) in references.pairs(Template::first_start) {
             match self.seen.known(name, value) {
                 Known::Nothing => continue,
-                Known::No if !place::is_for_clients(&self.config.request, name) => continue,
+                Known::No if !find::is_for_clients(&self.config.request, name) => continue,
                 Known::No => return false,
                 Known::Header(header, at) => {
                     // All values of a header are written together.
-                    if !header.prepare_for_client(&mut self.resolver, now()) || repeats.has(name) {
+                    if !header.prepare_for_client(&mut self.resolver, &self.config.limits, now())
+                        || repeats.has(name)
+                    {
+                        return false;
+                    }
+                    count += header.place.references();
+                    if count > self.config.limits.references {
                         return false;
                     }
                     self.prepared.push(at);
@@ -612,9 +647,16 @@ impl Ready {
             // WasmX put it into a file: it can be neither read nor replaced.
             return self.deny(context, &denial(Reason::BodyTooLarge, b""), host);
         }
-        let allow = &self.config.request.allow;
-        let Some(place) = place::in_body(&self.config, allow, kind, &body) else {
-            return Flow::Continue;
+        let mut search = Search::of_requests(&self.config);
+        search.count = self
+            .streams
+            .get(context)
+            .map(|s| s.count)
+            .unwrap_or_default();
+        let place = match search.body(kind, &body) {
+            Ok(Some(place)) => place,
+            Ok(None) => return Flow::Continue,
+            Err(denial) => return self.deny(context, &denial, host),
         };
         let parked = Parked {
             since: host.now(),
@@ -623,7 +665,7 @@ impl Ready {
             places: vec![place],
             fixed: Vec::new(),
         };
-        self.decide(root, context, parked, host, calls)
+        self.decide(root, context, parked, &body, host, calls)
     }
 
     fn response_headers(
@@ -675,12 +717,14 @@ impl Ready {
                 .change(context, |stream| stream.response_body = Some(kind));
             let _ = host.remove_header(Map::Response, b"content-length");
         }
-        let places = map
-            .find(Template::first_start)
-            .map_or_else(Vec::new, |hit| {
-                let seen = &mut self.seen_in_responses;
-                place::in_headers(&self.config, &self.config.response, hit, seen)
-            });
+        let places = map.find(Template::first_start).map(|hit| {
+            let seen = &mut self.seen_in_responses;
+            Search::of_responses(&self.config).headers(&self.config.response, hit, seen)
+        });
+        let places = match places.unwrap_or_else(|| Ok(Vec::new())) {
+            Ok(places) => places,
+            Err(denial) => return self.deny_at(Stage::ResponseHeaders, context, &denial, host),
+        };
         if places.is_empty() {
             return Flow::Continue;
         }
@@ -691,7 +735,7 @@ impl Ready {
             places,
             fixed: Vec::new(),
         };
-        self.decide(root, context, parked, host, calls)
+        self.decide(root, context, parked, b"", host, calls)
     }
 
     /// What the operator sets in responses: known since before the request went on, and if it ended
@@ -702,7 +746,7 @@ impl Ready {
         }
         let now = host.now();
         for set in &mut self.response_set {
-            if set.prepare(&mut self.resolver, now) {
+            if set.prepare(&mut self.resolver, &self.config.limits, now) {
                 set.apply(Map::Response, host);
             } else {
                 for want in set.place.wants() {
@@ -802,9 +846,14 @@ impl Ready {
         }
         let all = core::mem::take(&mut stream.collected);
         let _ = host.set_buffer(Buffer::ResponseBody, size, &all);
-        let allow = &self.config.response.allow;
-        let Some(place) = place::in_body(&self.config, allow, kind, &all) else {
-            return Flow::Continue;
+        let place = match Search::of_responses(&self.config).body(kind, &all) {
+            Ok(Some(place)) => place,
+            Ok(None) => return Flow::Continue,
+            Err(denial) => {
+                // The response's beginning is with the client: the rest goes on as it is.
+                self.complain("left_alone", &denial, host);
+                return Flow::Continue;
+            }
         };
         let parked = Parked {
             since: host.now(),
@@ -813,12 +862,19 @@ impl Ready {
             places: vec![place],
             fixed: Vec::new(),
         };
-        self.decide(root, context, parked, host, calls)
+        self.decide(root, context, parked, &all, host, calls)
     }
 
     /// Judges a message for as long as it waits. WasmX cannot wait in a response, and the beginning of a
     /// response whose body is looked at is with the client already.
-    fn judge(&mut self, context: u32, parked: &Parked, waited: bool, host: &impl Host) -> Verdict {
+    fn judge(
+        &mut self,
+        context: u32,
+        parked: &Parked,
+        body: &[u8],
+        waited: bool,
+        host: &impl Host,
+    ) -> Verdict {
         let response = matches!(parked.stage, Stage::ResponseHeaders | Stage::ResponseBody);
         let on_error = match (parked.stage, self.config.on_error) {
             (Stage::ResponseBody, OnError::Deny) => OnError::Remove,
@@ -827,15 +883,18 @@ impl Ready {
         let masks = self.masks() && !response;
         let mut used = Vec::new();
         self.resolver.metrics.begin();
-        let mut bench = Bench {
+        let mut bench = Context {
             on_error,
-            resolver: &mut self.resolver,
+            cache: &mut self.resolver,
+            limits: &self.config.limits,
+            body,
+            refusable: parked.stage != Stage::ResponseBody,
             since: waited.then_some(parked.since),
             now: host.now(),
             patient: !(response && host.dialect() == Dialect::WasmX),
             used: masks.then_some(&mut used),
         };
-        let verdict = place::judge(parked.places.iter(), &mut bench);
+        let verdict = render::judge(parked.places.iter(), &mut bench);
         if !used.is_empty() && matches!(verdict, Verdict::Edit(_)) {
             self.streams
                 .change(context, |stream| stream.used.append(&mut used));
@@ -853,10 +912,11 @@ impl Ready {
         root: u32,
         context: u32,
         parked: Parked,
+        body: &[u8],
         host: &impl Host,
         calls: &mut PendingCalls,
     ) -> Flow {
-        let wants = match self.judge(context, &parked, false, host) {
+        let wants = match self.judge(context, &parked, body, false, host) {
             Verdict::Edit(edits) => {
                 self.apply(&parked, edits, host);
                 return Flow::Continue;
@@ -871,7 +931,7 @@ impl Ready {
         let mut woken = self.make_calls(root, todo, host, calls);
         // This request is not parked yet: it is looked at here, and never resumed before it was held.
         woken.retain(|&other| other != context);
-        let verdict = self.judge(context, &parked, true, host);
+        let verdict = self.judge(context, &parked, body, true, host);
         let awaits = self.resolver.awaits(context);
         // WasmX: a request with a call of its own under way must not go on, or the worker dies.
         let bound = awaits && host.dialect() == Dialect::WasmX;
@@ -1050,7 +1110,13 @@ impl Ready {
                 self.resolver.forget(context);
                 continue;
             }
-            let verdict = self.judge(context, &parked, true, host);
+            // The host has held the body meanwhile.
+            let body = match parked.stage {
+                Stage::RequestBody | Stage::ResponseBody => host.buffer(parked.stage.buffer()).ok(),
+                Stage::RequestHeaders | Stage::ResponseHeaders => None,
+            };
+            let body = body.unwrap_or_default();
+            let verdict = self.judge(context, &parked, &body, true, host);
             if !matches!(verdict, Verdict::Wait(_)) {
                 let waited = parked.since.age(host.now());
                 self.resolver.metrics.delayed(waited);
@@ -1212,19 +1278,11 @@ fn apply(host: &impl Host, stage: Stage, edit: Edit) {
 }
 
 fn denial(reason: Reason, reference: &[u8]) -> Denial {
-    Denial {
-        reason,
-        reference: reference.to_vec(),
-        retry_after: None,
-    }
+    Denial::new(reason, reference)
 }
 
 fn gave_up() -> Denial {
-    Denial {
-        reason: Reason::Unavailable,
-        reference: Vec::new(),
-        retry_after: None,
-    }
+    Denial::new(Reason::Unavailable, b"")
 }
 
 fn send(host: &impl Host, request: &HttpRequest) -> Result<u32, Refused> {

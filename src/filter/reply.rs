@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 use super::host::{Dialect, Host, Map};
-use super::place::Denial;
+
 use crate::failure::Reason;
+use crate::message::{Denial, Within};
 use crate::placement::Encoding;
 use crate::time::Span;
 
@@ -44,6 +45,15 @@ pub(super) fn deny(host: &impl Host, denial: &Denial) {
         Reason::BodyTooLarge => (
             413,
             "the body is too long to be looked into for references",
+            &[reason],
+        ),
+        Reason::TooManyReferences => (
+            match denial.within {
+                Within::Headers => 431,
+                Within::Query => 414,
+                Within::Body => 413,
+            },
+            "the request holds too many references",
             &[reason],
         ),
         _ => (
@@ -88,7 +98,9 @@ const UNAVAILABLE: u32 = 14;
 const fn grpc_status(reason: Reason) -> u32 {
     match reason {
         Reason::RepeatedHeader => INVALID_ARGUMENT,
-        Reason::BodyTooLarge | Reason::TooManyFetches => RESOURCE_EXHAUSTED,
+        Reason::BodyTooLarge | Reason::TooManyFetches | Reason::TooManyReferences => {
+            RESOURCE_EXHAUSTED
+        }
         Reason::NotFound
         | Reason::Forbidden
         | Reason::Disabled
