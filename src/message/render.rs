@@ -214,7 +214,9 @@ fn edit<L>(place: &Place, plan: &Plan, context: &Context<'_, L>) -> Result<Optio
         },
         Target::Query => {
             let query = whole(place, plan, &place.query, limits.header_bytes);
-            Some(Edit::Query(query.ok_or(not_representable(Within::Query))?))
+            Some(Edit::Query(
+                query.ok_or_else(|| not_representable(Within::Query))?,
+            ))
         }
         Target::Body => {
             let body = whole(place, plan, context.body, limits.body_bytes);

@@ -75,9 +75,8 @@ impl<'a> Scan<'a> {
         let mut at = from;
         let mut text = Vec::new();
         while at < self.end {
-            let (bytes, count, length) = match self.unit(at) {
-                Some(unit) => unit,
-                None => return Some(Err(())),
+            let Some((bytes, count, length)) = self.unit(at) else {
+                return Some(Err(()));
             };
             at += length;
             let bytes = bytes.get(..count).unwrap_or_default();

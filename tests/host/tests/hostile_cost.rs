@@ -7,8 +7,8 @@ use proxy_wasm_host::{Dialect, Outcome, Request};
 use serde_json::{Value, json};
 use world::{World, say};
 
-/// Instructions (wasmtime's fuel) in 50 ms, at 1,000 of them in a microsecond. V8 and wasmtime run these
-/// loops at 1,000 to 3,000 on a core of 3 GHz; `calibrate` prints what this machine does.
+/// Instructions (wasmtime's fuel) in 50 ms at 1,000 in a microsecond, which is an assumption: `calibrate`
+/// measured 592 on a shared two-core machine, where 50 ms are 29.6 million.
 const FUEL: u64 = 50_000 * 1_000;
 const MEMORY: usize = 16 << 20;
 
