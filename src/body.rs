@@ -1,12 +1,9 @@
 //! Bodies in which references are resolved: which kinds there are, and the texts in them that may hold a
 //! reference. It changes nothing and knows no secrets.
 
-use alloc::borrow::Cow;
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-use alloc::vec::Vec;
+use core::ops::Range;
 
-use crate::json;
+use mediatype::{MediaType, ReadParams as _, names::CHARSET};
 
 /// A kind of body whose rules of writing are known. Of any other kind nobody could say which values break
 /// out of their place.
@@ -20,32 +17,84 @@ pub enum Kind {
     Text,
 }
 
-/// The media type of a `content-type`, in lower case, if its text is UTF-8.
-#[must_use]
-pub fn media_type(content_type: &[u8]) -> Option<String> {
-    let text = core::str::from_utf8(content_type)
-        .ok()?
-        .to_ascii_lowercase();
-    let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next()?.to_owned();
-    let charset = parts.find_map(|part| part.strip_prefix("charset="));
-    let known =
-        charset.is_none_or(|c| ["utf-8", "utf8", "us-ascii"].contains(&c.trim_matches('"')));
-    known.then_some(essence)
+/// Why references in a body of a listed type are left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftAlone {
+    /// The `content-type` is no media type (RFC 9110, section 8.3.1).
+    Malformed,
+    /// The text is in another character set than UTF-8 or US-ASCII.
+    Charset,
+    /// gRPC's messages have their length before them.
+    Grpc,
 }
 
-/// Whether a `content-type` is gRPC's: `application/grpc`, `application/grpc+proto`, … gRPC-Web is not gRPC:
-/// its clients read an HTTP status.
+impl LeftAlone {
+    /// For the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "a content-type that is no media type",
+            Self::Charset => "a body in another character set than UTF-8",
+            Self::Grpc => "a body of gRPC",
+        }
+    }
+}
+
+/// The media type of a `content-type`, in lower case, if the text is UTF-8.
+///
+/// # Errors
+/// Why a body of this type cannot be read.
+pub fn media_type(content_type: &[u8]) -> Result<String, LeftAlone> {
+    let text = core::str::from_utf8(content_type).map_err(|_| LeftAlone::Malformed)?;
+    let media = MediaType::parse(text.trim()).map_err(|_| LeftAlone::Malformed)?;
+    let essence = media.essence().to_string().to_ascii_lowercase();
+    if has_lengths(&essence) {
+        return Err(LeftAlone::Grpc);
+    }
+    let mut charsets = media.params().filter(|(name, _)| *name == CHARSET);
+    let known = charsets.all(|(_, value)| {
+        let charset = value.unquoted_str();
+        ["utf-8", "utf8", "us-ascii"]
+            .iter()
+            .any(|known| charset.eq_ignore_ascii_case(known))
+    });
+    known.then_some(essence).ok_or(LeftAlone::Charset)
+}
+
+/// gRPC and gRPC-Web: their messages have their length before them.
+fn has_lengths(essence: &str) -> bool {
+    essence.starts_with("application/grpc")
+}
+
+/// Whether a request of this `content-type` is gRPC's: `application/grpc`, `application/grpc+proto`, as Envoy
+/// has it. gRPC-Web is not: its clients read an HTTP status.
 #[must_use]
 pub fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
-/// Whether a body of this `content-type` has no end to wait for.
+/// The media type of a `content-type` without its parameters, in lower case.
+#[must_use]
+pub fn essence(content_type: &[u8]) -> String {
+    let essence = content_type.split(|byte| *byte == b';').next();
+    let essence = String::from_utf8_lossy(essence.unwrap_or_default());
+    essence.trim().to_ascii_lowercase()
+}
+
+/// Whether a body of this type may never end, or is a sequence of messages: it is never collected.
 #[must_use]
 pub fn is_open_ended(content_type: &[u8]) -> bool {
-    is_grpc(content_type) || content_type.starts_with(b"text/event-stream")
+    const TYPES: [&str; 6] = [
+        "text/event-stream",
+        "multipart/x-mixed-replace",
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/json-seq",
+    ];
+    let essence = essence(content_type);
+    has_lengths(&essence) || essence.ends_with("+json-seq") || TYPES.contains(&essence.as_str())
 }
 
 impl Kind {
@@ -62,40 +111,22 @@ impl Kind {
     }
 }
 
-/// A piece of a JSON text.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JsonPart<'a> {
-    /// Goes on as it is.
-    Raw(&'a [u8]),
-    /// A string value, with its quotes, and what it says.
-    Value(&'a [u8], Cow<'a, str>),
-}
-
-/// Splits a JSON text at the string values that may hold a reference: those that have a backslash or a
-/// brace in them. It does not care whether the rest is valid, and how deep it is: what it writes back is in
-/// the same quotes, whatever they mean to the reader.
-#[must_use]
-pub fn json_parts(text: &[u8]) -> Vec<JsonPart<'_>> {
-    let mut parts = Vec::new();
-    let (mut raw_from, mut at) = (0, 0);
-    while let Some(start) = find(text, at, b'"') {
-        let Some(end) = string_end(text, start) else {
-            break;
-        };
-        at = end;
-        let quoted = text.get(start..end).unwrap_or_default();
-        let candidate = quoted.iter().any(|b| *b == b'\\' || *b == b'{');
-        if candidate
-            && !is_key(text, end)
-            && let Ok(value) = json::text(quoted)
-        {
-            parts.push(JsonPart::Raw(text.get(raw_from..start).unwrap_or_default()));
-            parts.push(JsonPart::Value(quoted, value));
-            raw_from = end;
+/// The string values of a JSON text that may hold a reference, with their quotes: those that have a backslash
+/// or a brace in them. It does not care whether the rest is valid, and how deep it is: what is written back
+/// is in the same quotes, whatever they mean to the reader.
+pub fn json_strings(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut at = 0;
+    core::iter::from_fn(move || {
+        loop {
+            let start = find(text, at, b'"')?;
+            let end = string_end(text, start)?;
+            at = end;
+            let inner = text.get(start..end).unwrap_or_default();
+            if memchr::memchr2(b'\\', b'{', inner).is_some() && !is_key(text, end) {
+                return Some(start..end);
+            }
         }
-    }
-    parts.push(JsonPart::Raw(text.get(raw_from..).unwrap_or_default()));
-    parts
+    })
 }
 
 fn find(text: &[u8], from: usize, byte: u8) -> Option<usize> {
@@ -140,36 +171,39 @@ mod tests {
             ("text/html", None),
             ("multipart/form-data; boundary=x", None),
             ("", None),
+            ("application/json; charset = utf-16", None),
+            (
+                "application/json; profile=\"a;charset=utf-16\"",
+                Some(Kind::Json),
+            ),
+            ("application/json; charset=utf-8; charset=utf-16", None),
+            ("application/json ; CHARSET=\"US-ASCII\"", Some(Kind::Json)),
+            ("application/grpc+json", None),
         ] {
-            let found = media_type(text.as_bytes()).and_then(|t| Kind::of(&t));
+            let found = media_type(text.as_bytes()).ok().and_then(|t| Kind::of(&t));
             assert_eq!(found, kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn streams_are_open_ended() {
+        for (text, open) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream;charset=utf-8", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", true),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_open_ended(text.as_bytes()), open, "{text}");
         }
     }
 
     #[test]
     fn string_values_with_braces_or_escapes_are_found_at_any_depth() {
         let text = br#"{"{key}":"{a}","b":[["\u007b","plain",{"c" : "{d\"e}"}]],"n":1}"#;
-        let parts = json_parts(text);
-        let values: Vec<&str> = parts
-            .iter()
-            .filter_map(|part| match part {
-                JsonPart::Value(_, value) => Some(value.as_ref()),
-                JsonPart::Raw(_) => None,
-            })
-            .collect();
-        assert_eq!(values, ["{a}", "{", "{d\"e}"]);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn the_parts_are_the_text(text in r#"[\[\]{}":,\\a-z0-9 \u{80}-\u{90}]{0,80}"#) {
-            let mut joined = Vec::new();
-            for part in json_parts(text.as_bytes()) {
-                match part {
-                    JsonPart::Raw(raw) | JsonPart::Value(raw, _) => joined.extend_from_slice(raw),
-                }
-            }
-            assert_eq!(joined, text.as_bytes());
-        }
+        let values: Vec<&[u8]> = json_strings(text).map(|at| &text[at]).collect();
+        let expected: [&[u8]; 3] = [b"\"{a}\"", b"\"\\u007b\"", b"\"{d\\\"e}\""];
+        assert_eq!(values, expected);
     }
 }

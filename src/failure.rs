@@ -50,6 +50,8 @@ pub enum Reason {
     NotReady,
     /// The worker holds as much for waiting messages as it may.
     Overloaded,
+    /// The message holds more references than `limits.references`.
+    TooManyReferences,
 }
 
 impl Reason {
@@ -78,6 +80,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::NotReady => "not_ready",
             Self::Overloaded => "overloaded",
+            Self::TooManyReferences => "too_many_references",
         }
     }
 
@@ -90,7 +93,7 @@ impl Reason {
     /// The reason with this number.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        const ALL: [Reason; 21] = [
+        const ALL: [Reason; 22] = [
             Reason::NotFound,
             Reason::Forbidden,
             Reason::Disabled,
@@ -112,6 +115,7 @@ impl Reason {
             Reason::BodyTooLarge,
             Reason::NotReady,
             Reason::Overloaded,
+            Reason::TooManyReferences,
         ];
         ALL.get(usize::from(code)).copied()
     }
@@ -157,9 +161,9 @@ mod tests {
 
     #[test]
     fn codes_lead_back_to_their_reasons() {
-        for code in 0..21 {
+        for code in 0..22 {
             assert_eq!(Reason::from_code(code).map(Reason::code), Some(code));
         }
-        assert_eq!(Reason::from_code(21), None);
+        assert_eq!(Reason::from_code(22), None);
     }
 }

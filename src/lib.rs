@@ -34,6 +34,7 @@ pub mod failure;
 pub mod filter;
 pub mod json;
 pub mod limits;
+pub mod message;
 pub mod metrics;
 pub mod placement;
 pub mod policy;

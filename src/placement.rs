@@ -62,6 +62,31 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// How long a value is when it is written; `None` when it cannot be written here. Nothing is allocated.
+    #[must_use]
+    pub fn length(self, value: &[u8]) -> Option<usize> {
+        let escaped = |longer: fn(u8) -> usize| {
+            let more = value.iter().map(|&byte| longer(byte));
+            more.fold(value.len(), usize::saturating_add)
+        };
+        match self {
+            Self::Header => fits_header(value).then_some(value.len()),
+            Self::Text => Some(value.len()),
+            Self::Form => Some(escaped(|byte| match byte {
+                b'-' | b'.' | b'_' | b'~' => 0,
+                byte if byte.is_ascii_alphanumeric() => 0,
+                _ => 2,
+            })),
+            Self::Json => core::str::from_utf8(value).is_ok().then(|| {
+                escaped(|byte| match byte {
+                    b'"' | b'\\' => 1,
+                    0..0x20 | 0x7f => 5,
+                    _ => 0,
+                })
+            }),
+        }
+    }
+
     /// Writes a value. Whether it can be written there at all; if not, nothing was written.
     #[must_use]
     pub fn write(self, out: &mut Vec<u8>, value: &[u8]) -> bool {
@@ -122,6 +147,19 @@ mod tests {
         let quoted = [b"\"", json.as_slice(), b"\""].concat();
         let read: String = serde_json::from_slice(&quoted).unwrap();
         assert_eq!(read, "\u{0}\u{1f}\u{7f}\u{2028}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_length_is_that_of_what_is_written(value: Vec<u8>, text: String) {
+            for value in [value.as_slice(), text.as_bytes()] {
+                for encoding in [Encoding::Header, Encoding::Form, Encoding::Json, Encoding::Text] {
+                    let mut out = Vec::new();
+                    let written = encoding.write(&mut out, value).then_some(out.len());
+                    proptest::prop_assert_eq!(encoding.length(value), written);
+                }
+            }
+        }
     }
 
     #[test]

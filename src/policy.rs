@@ -5,7 +5,9 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::body::{self, Kind};
+use std::collections::BTreeSet;
+
+use crate::body::{self, Kind, LeftAlone};
 use crate::quoted::Quoted;
 
 /// A list of patterns in which `*` stands for any run of characters within one part.
@@ -84,15 +86,26 @@ impl MediaTypes {
     /// The kind of a body with this `content-type`, if it is listed.
     #[must_use]
     pub fn kind(&self, content_type: &[u8]) -> Option<Kind> {
-        let media_type = body::media_type(content_type)?;
+        self.look(content_type).ok()?
+    }
+
+    /// The same, with the reason why a body of a listed type is left alone.
+    ///
+    /// # Errors
+    /// That reason.
+    pub fn look(&self, content_type: &[u8]) -> Result<Option<Kind>, LeftAlone> {
+        let essence = body::essence(content_type);
         let listed = |pattern: &String| {
             matches(
                 pattern.as_bytes(),
-                media_type.as_bytes(),
+                essence.as_bytes(),
                 <u8 as PartialEq>::eq,
             )
         };
-        self.0.iter().any(listed).then(|| Kind::of(&media_type))?
+        if !self.0.iter().any(listed) {
+            return Ok(None);
+        }
+        body::media_type(content_type).map(|media_type| Kind::of(&media_type))
     }
 }
 
@@ -136,6 +149,11 @@ impl Allowed {
         &self.vault
     }
 
+    fn is_pattern(&self) -> bool {
+        let parts = [Some(&self.vault), Some(&self.secret), self.key.as_ref()];
+        parts.into_iter().flatten().any(|part| part.contains('*'))
+    }
+
     /// Whether this pattern allows the secret or the key in it. A pattern without a key allows the whole
     /// secret, and so everything in it; a pattern with a key allows that key only, never the whole.
     /// Secrets' names are compared without case, as Key Vault does; vaults and keys are not.
@@ -164,20 +182,49 @@ impl Allowed {
 }
 
 /// The whole `allow` list: nothing that is not listed is ever resolved or fetched.
+///
+/// Entries without `*` are looked up, so that any number of them costs a reference the same.
 #[derive(Clone, Debug, Default)]
-pub struct Policy(Vec<Allowed>);
+pub struct Policy {
+    /// `vault/secret` and `vault/secret/key`, the secret in lower case. Neither vault nor secret holds a slash.
+    exact: BTreeSet<String>,
+    patterns: Vec<Allowed>,
+}
 
 impl Policy {
     /// A policy of these patterns; none allows nothing.
     #[must_use]
-    pub const fn new(allowed: Vec<Allowed>) -> Self {
-        Self(allowed)
+    pub fn new(allowed: Vec<Allowed>) -> Self {
+        let (patterns, exact): (Vec<_>, Vec<_>) =
+            allowed.into_iter().partition(Allowed::is_pattern);
+        let exact = exact.iter().map(|entry| {
+            let key = entry.key.as_deref();
+            exact_name(&entry.vault, &entry.secret, key)
+        });
+        Self {
+            exact: exact.collect(),
+            patterns,
+        }
     }
 
     /// Whether a reference from the traffic to this secret, or to these keys in it, may be resolved.
     #[must_use]
     pub fn allows(&self, vault: &str, secret: &str, keys: &[String]) -> bool {
-        self.0.iter().any(|a| a.allows(vault, secret, keys))
+        let whole = || self.exact.contains(&exact_name(vault, secret, None));
+        let key = || {
+            let path = keys.join("/");
+            !keys.is_empty() && self.exact.contains(&exact_name(vault, secret, Some(&path)))
+        };
+        (!self.exact.is_empty() && (whole() || key()))
+            || self.patterns.iter().any(|a| a.allows(vault, secret, keys))
+    }
+}
+
+fn exact_name(vault: &str, secret: &str, key: Option<&str>) -> String {
+    let secret = secret.to_ascii_lowercase();
+    match key {
+        None => format!("{vault}/{secret}"),
+        Some(key) => format!("{vault}/{secret}/{key}"),
     }
 }
 

@@ -49,6 +49,24 @@ pub fn parameters(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     })
 }
 
+/// The parameters with the range of bytes where each stands.
+pub fn ranges(text: &[u8]) -> impl Iterator<Item = (core::ops::Range<usize>, Parameter<'_>)> {
+    parameters(text).scan(0_usize, |at, parameter| {
+        let start = *at;
+        let end = start + parameter.raw.len();
+        *at = end + 1;
+        Some((start..end, parameter))
+    })
+}
+
+/// Whether a parameter's name, decoded, is `ours` or a way to write it as a list, `ours[]`, `ours[0]`: PHP,
+/// Rails and others read one for the other. Other spellings are the upstream's business.
+#[must_use]
+pub fn is_spelling_of(name: &[u8], ours: &[u8]) -> bool {
+    let rest = name.strip_prefix(ours);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"["))
+}
+
 /// The path and the query of a request's target; a query may be absent or empty.
 #[must_use]
 pub fn split(target: &[u8]) -> (&[u8], Option<&[u8]>) {

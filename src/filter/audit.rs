@@ -4,10 +4,10 @@
 use alloc::string::String;
 
 use super::host::{Host, Map};
-use super::place::Place;
 use super::reply;
 use crate::config::{Audit, Config};
 use crate::failure::Reason;
+use crate::message::Place;
 use crate::resolver::{Answered, Resolver};
 use crate::time::Timestamp;
 

@@ -4,9 +4,10 @@
 use zeroize::Zeroizing;
 
 use super::host::Half;
-use super::place::{Edit, Place};
 use crate::body::Kind;
 use crate::limits::Limits;
+use crate::message::find::Count;
+use crate::message::{Edit, Place};
 use crate::redact::{MaskStream, Redactor};
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
@@ -21,6 +22,8 @@ pub(super) struct Exchange {
     /// Messages that wait for secrets; an upstream may answer while a request still waits. Each ends in
     /// exactly one resume or reply.
     waiting: [Option<Box<Waiting>>; 2],
+    /// References that were found in the request's headers and query.
+    pub(super) count: Count,
     /// Values that the request got, where they are to be masked in what comes back.
     pub(super) used: Vec<SecretValue>,
     /// Bytes that are held for its request and its response; they count against the worker's budget.

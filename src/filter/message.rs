@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Map};
-use super::place::Edit;
+use crate::message::Edit;
 use crate::query;
 
 /// WasmX: the request's target as it goes to the upstream; `:path` is not what the client sent.
@@ -146,8 +146,7 @@ mod tests {
     #[test]
     fn a_client_cannot_have_our_headers_removed() {
         let names = [&b"x-out"[..], b"authorization"];
-        let without =
-            |text: &str| connection_without(text.as_bytes(), names.iter().copied());
+        let without = |text: &str| connection_without(text.as_bytes(), names.iter().copied());
         assert_eq!(without("upgrade"), None);
         assert_eq!(without("upgrade, X-Out"), Some(b"upgrade".to_vec()));
         assert_eq!(

@@ -9,7 +9,6 @@ pub mod header_map;
 pub mod host;
 mod message;
 mod meters;
-mod place;
 mod plugin;
 mod prepared;
 mod reply;
@@ -17,5 +16,5 @@ mod request;
 mod response;
 #[cfg(target_os = "wasi")]
 pub(crate) mod root;
-mod seen;
+pub(crate) mod seen;
 mod waiting;

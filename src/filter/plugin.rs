@@ -11,12 +11,13 @@ use super::calls::{Callback, PendingCall};
 use super::exchange::Exchange;
 use super::host::{Buffer, Dialect, Half, Host, Write};
 use super::meters::Meters;
-use super::place::{self, Place};
 use super::prepared::PreparedHeader;
 use super::request::HeldHeaders;
 use super::seen::Seen;
 use crate::config::Config;
 use crate::events::{Line, LogLine};
+use crate::message::Place;
+use crate::message::find::Search;
 use crate::resolver::{Call, Now, Resolver, Shared};
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
@@ -210,10 +211,13 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// Sets the timer for what has to be done next. WasmX traps when the period is set a second time.
     pub(super) fn schedule_tick(&mut self) {
-        let soon = !self.woken.is_empty()
-            || !self.postponed.is_empty()
-            || self.held_headers.is_probing();
-        let period = if soon { SOON } else { self.resolver.next_tick() };
+        let soon =
+            !self.woken.is_empty() || !self.postponed.is_empty() || self.held_headers.is_probing();
+        let period = if soon {
+            SOON
+        } else {
+            self.resolver.next_tick()
+        };
         if self.is_envoy() && period != self.tick_period {
             self.tick_period = period;
             self.host.set_tick_period(period);
@@ -298,7 +302,7 @@ fn pin(
     set: &[PreparedHeader],
     response_set: &[PreparedHeader],
 ) {
-    let query = place::in_query(config, None);
+    let query = Search::of_requests(config).query(None).ok().flatten();
     let headers = || set.iter().chain(response_set).map(|set| &set.place);
     for want in headers().chain(&query).flat_map(Place::wants) {
         resolver.pin(want);

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 use super::host::{Host, Map};
-use super::place::{self, Place, Target};
 use crate::config::Config;
+use crate::limits::Limits;
+use crate::message::{Place, Target, render};
 use crate::metrics::Source;
 use crate::resolver::Resolver;
 use crate::template::Template;
@@ -44,13 +45,18 @@ impl PreparedHeader {
     }
 
     /// Whether there is a value that holds now.
-    pub(super) fn prepare(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
+    pub(super) fn prepare(
+        &mut self,
+        resolver: &mut Resolver,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> bool {
         let epoch = resolver.epoch();
         let holds = |p: &Prepared| p.epoch == epoch && p.until > now;
         if self.value.as_ref().is_some_and(holds) {
             return true;
         }
-        let rendered = place::render_one(&self.place, resolver, now);
+        let rendered = render::render_one(&self.place, resolver, limits, now);
         self.value = rendered.map(|(value, until)| Prepared {
             value,
             epoch,
@@ -60,9 +66,14 @@ impl PreparedHeader {
     }
 
     /// The same for what a client asks for, each of whose references counts as looked up.
-    pub(super) fn prepare_for_client(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
+    pub(super) fn prepare_for_client(
+        &mut self,
+        resolver: &mut Resolver,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> bool {
         let seen = resolver.metrics.seen();
-        if !self.prepare(resolver, now) {
+        if !self.prepare(resolver, limits, now) {
             return false;
         }
         if resolver.metrics.seen() == seen {

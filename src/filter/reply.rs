@@ -4,9 +4,9 @@
 use zeroize::Zeroizing;
 
 use super::host::{Dialect, Host, Map};
-use super::place::Denial;
 use crate::body;
 use crate::failure::Reason;
+use crate::message::{Denial, Within};
 use crate::placement::Encoding;
 use crate::time::Span;
 
@@ -47,6 +47,15 @@ pub(super) fn deny(host: &impl Host, denial: &Denial, bare: bool) {
         Reason::BodyTooLarge => (
             413,
             "the body is too long to be looked into for references",
+            &[reason],
+        ),
+        Reason::TooManyReferences => (
+            match denial.within {
+                Within::Headers => 431,
+                Within::Query => 414,
+                Within::Body => 413,
+            },
+            "the request holds too many references",
             &[reason],
         ),
         Reason::Overloaded => (
@@ -98,7 +107,10 @@ const UNAVAILABLE: u32 = 14;
 const fn grpc_status(reason: Reason) -> u32 {
     match reason {
         Reason::RepeatedHeader => INVALID_ARGUMENT,
-        Reason::BodyTooLarge | Reason::TooManyFetches | Reason::Overloaded => RESOURCE_EXHAUSTED,
+        Reason::BodyTooLarge
+        | Reason::TooManyFetches
+        | Reason::TooManyReferences
+        | Reason::Overloaded => RESOURCE_EXHAUSTED,
         Reason::NotFound
         | Reason::Forbidden
         | Reason::Disabled
@@ -125,7 +137,9 @@ fn send(host: &impl Host, reply: &Reply<'_>) {
     if content_type.is_some_and(|kind| body::is_grpc(&kind)) {
         return send_grpc(host, reply, id.as_deref());
     }
-    let seconds = reply.retry_after.map(|wait| wait.ceil_seconds().to_string());
+    let seconds = reply
+        .retry_after
+        .map(|wait| wait.ceil_seconds().to_string());
     let mut headers: Vec<(&str, &str)> = Vec::new();
     if let Some(seconds) = &seconds {
         headers.push(("retry-after", seconds));
@@ -170,7 +184,12 @@ fn send_grpc(host: &impl Host, reply: &Reply<'_>, id: Option<&str>) {
     }
     match host.dialect() {
         Dialect::Envoy => {
-            let _ = host.respond(reply.status, &[], message.as_bytes(), Some(reply.grpc_status));
+            let _ = host.respond(
+                reply.status,
+                &[],
+                message.as_bytes(),
+                Some(reply.grpc_status),
+            );
         }
         Dialect::WasmX => {
             let status = reply.grpc_status.to_string();

@@ -1,18 +1,21 @@
 //! Requests: what is looked for in their headers, query and body, and when their headers are held until
 //! the body is judged. It fetches nothing itself.
 
+use std::rc::Rc;
+
 use zeroize::Zeroizing;
 
 use super::exchange::{HeldRequest, RequestState, Stage, Waiting};
 use super::header_map::{HeaderMap, Hit, Repeats};
 use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
-use super::place::{self, Denial, Edit, Place, Target};
 use super::plugin::{Clock, Plugin};
 use super::seen::Known;
 use super::waiting::Flow;
 use crate::body::Kind;
 use crate::failure::Reason;
+use crate::message::find::{self, Count, Search};
+use crate::message::{Denial, Edit, Place, Target};
 use crate::query;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
@@ -61,6 +64,7 @@ struct Found {
     places: Vec<Place>,
     fixed: Vec<Edit>,
     body: Option<ExpectedBody>,
+    count: Count,
 }
 
 /// A body in which references are looked for.
@@ -94,7 +98,12 @@ impl<H: Host + Copy> Plugin<H> {
         if check_repeats && let Some(denial) = self.repeated(&[], map) {
             return self.refuse(id, &denial);
         }
-        let in_query = self.look_at_query(map);
+        let config = Rc::clone(&self.config);
+        let mut search = Search::of_requests(&config);
+        let in_query = match self.look_at_query(&mut search, map) {
+            Ok(in_query) => in_query,
+            Err(denial) => return self.refuse(id, &denial),
+        };
         let mut fixed = self.fixed_edits(reads, map);
         let body = match self.expect_body(end, map) {
             Ok(body) => body,
@@ -111,9 +120,14 @@ impl<H: Host + Copy> Plugin<H> {
         if simple && self.all_prepared(id, references) {
             return Flow::Continue;
         }
-        let in_headers = references.map_or_else(Vec::new, |hit| {
-            place::in_headers(&self.config, &self.config.request, hit, &mut self.seen)
-        });
+        let in_headers = match references {
+            None => Ok(Vec::new()),
+            Some(hit) => search.headers(&config.request, hit, &mut self.seen),
+        };
+        let in_headers = match in_headers {
+            Ok(places) => places,
+            Err(denial) => return self.refuse(id, &denial),
+        };
         if !self.is_envoy()
             && let Some(denial) = self.repeated(&in_headers, map)
         {
@@ -121,7 +135,8 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let in_query = in_query.filter(|_| !resolved).or_else(|| {
             // What the operator sets is set again.
-            resolved.then(|| place::in_query(&self.config, None)).flatten()
+            let again = || Search::of_requests(&config).query(None).ok().flatten();
+            resolved.then(again).flatten()
         });
         let places = self.places(in_headers, in_query);
         if let Some(body) = &body
@@ -132,7 +147,16 @@ impl<H: Host + Copy> Plugin<H> {
             // Its length may change, and too long a body behind the old length would be read as the next request.
             fixed.push(Edit::RemoveHeader(b"content-length".to_vec()));
         }
-        self.begin(id, Found { places, fixed, body })
+        let count = search.count;
+        self.begin(
+            id,
+            Found {
+                places,
+                fixed,
+                body,
+                count,
+            },
+        )
     }
 
     /// All places of a request's headers: the operator's, those of later, the client's.
@@ -147,9 +171,11 @@ impl<H: Host + Copy> Plugin<H> {
             places,
             fixed,
             body,
+            count,
         } = found;
         let since = self.host.now();
         if let Some(body) = body {
+            self.exchanges.entry(id).or_default().count = count;
             if !matches!(self.held_headers, HeldHeaders::No) {
                 return self.hold_headers(id, places, fixed, &body, since);
             }
@@ -269,7 +295,9 @@ impl<H: Host + Copy> Plugin<H> {
         if exchange.refused {
             return Flow::Continue;
         }
-        if matches!(exchange.request, RequestState::Held(_)) && !matches!(self.held_headers, HeldHeaders::Yes) {
+        if matches!(exchange.request, RequestState::Held(_))
+            && !matches!(self.held_headers, HeldHeaders::Yes)
+        {
             // The body came while the headers are held: this host shows it.
             self.held_headers = HeldHeaders::Yes;
         }
@@ -343,6 +371,7 @@ impl<H: Host + Copy> Plugin<H> {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Ok(None);
         };
+        let count = exchange.count;
         let state = std::mem::take(&mut exchange.request);
         let (kind, held) = match state {
             RequestState::Passing => return Ok(None),
@@ -360,8 +389,11 @@ impl<H: Host + Copy> Plugin<H> {
             // WasmX put it into a file: it can be neither read nor replaced.
             return Err(Denial::new(Reason::BodyTooLarge, b""));
         }
-        let allow = &self.config.request.allow;
-        let in_body = place::in_body(&self.config, allow, kind, &body);
+        let mut search = Search {
+            count,
+            ..Search::of_requests(&self.config)
+        };
+        let in_body = search.body(kind, &body)?;
         drop(body);
         Ok(match (held, in_body) {
             (None, None) => None,
@@ -381,14 +413,23 @@ impl<H: Host + Copy> Plugin<H> {
     }
 
     /// Whether this request's body will be looked into.
-    fn expect_body(&mut self, end: bool, map: HeaderMap<'_>) -> Result<Option<ExpectedBody>, Denial> {
+    fn expect_body(
+        &mut self,
+        end: bool,
+        map: HeaderMap<'_>,
+    ) -> Result<Option<ExpectedBody>, Denial> {
         if !self.needs.request_body || end || message::asks_for_tunnel(map) {
             return Ok(None);
         }
         let rules = &self.config.request.resolve_body;
-        let kind = map.all("content-type").next().and_then(|t| rules.kind(t));
-        let Some(kind) = kind else {
-            return Ok(None);
+        let kind = match map.all("content-type").next().map(|t| rules.look(t)) {
+            None | Some(Ok(None)) => return Ok(None),
+            Some(Ok(Some(kind))) => kind,
+            Some(Err(why)) => {
+                let left = Denial::new(Reason::NotRepresentable, why.as_str().as_bytes());
+                self.complain("left_alone", &left);
+                return Ok(None);
+            }
         };
         if message::is_compressed(map) {
             let left = Denial::new(Reason::NotRepresentable, b"a compressed body");
@@ -403,13 +444,17 @@ impl<H: Host + Copy> Plugin<H> {
         Ok(Some(ExpectedBody { kind, has_length }))
     }
 
-    fn look_at_query(&self, map: HeaderMap<'_>) -> Option<Place> {
+    fn look_at_query(
+        &self,
+        search: &mut Search<'_>,
+        map: HeaderMap<'_>,
+    ) -> Result<Option<Place>, Denial> {
         if !self.needs.query {
-            return None;
+            return Ok(None);
         }
         let target = message::target(&self.host, map);
         let (_, text) = query::split(&target);
-        place::in_query(&self.config, text)
+        search.query(text)
     }
 
     /// Changes that do not depend on any secret.
@@ -452,7 +497,10 @@ impl<H: Host + Copy> Plugin<H> {
         let Some(first) = self.host.property(self.mark.as_bytes()) else {
             return false;
         };
-        if let Some(first) = std::str::from_utf8(&first).ok().and_then(|id| id.parse().ok()) {
+        if let Some(first) = std::str::from_utf8(&first)
+            .ok()
+            .and_then(|id| id.parse().ok())
+        {
             self.take_over(first, id);
         }
         self.mark_resolved(id);
@@ -485,7 +533,7 @@ impl<H: Host + Copy> Plugin<H> {
         // An earlier request may have been given up half way.
         self.prepared.clear();
         for set in self.set.iter_mut().chain(&mut self.response_set) {
-            if !set.prepare(&mut self.resolver, clock.now()) {
+            if !set.prepare(&mut self.resolver, &self.config.limits, clock.now()) {
                 return false;
             }
         }
@@ -520,11 +568,15 @@ impl<H: Host + Copy> Plugin<H> {
         for (name, value) in references.pairs(Template::first_start) {
             match self.seen.known(name, value) {
                 Known::Nothing => continue,
-                Known::No if !place::is_for_clients(&self.config.request, name) => continue,
+                Known::No if !find::is_for_clients(&self.config.request, name) => continue,
                 Known::No => return false,
                 Known::Header(header, at) => {
                     // All values of a header are written together.
-                    let ready = header.prepare_for_client(&mut self.resolver, clock.now());
+                    let ready = header.prepare_for_client(
+                        &mut self.resolver,
+                        &self.config.limits,
+                        clock.now(),
+                    );
                     if !ready || repeats.has(name) {
                         return false;
                     }

@@ -1,18 +1,21 @@
 //! Responses: masking values that the request got, resolving references, and the headers that the operator
 //! sets. Streams are never collected.
 
+use std::rc::Rc;
+
 use zeroize::Zeroizing;
 
 use super::exchange::{Pieces, RequestState, ResponseState, Stage, Waiting};
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
-use super::place::{self, Denial};
 use super::plugin::Plugin;
 use super::waiting::Flow;
 use crate::body::Kind;
 use crate::config::OnError;
 use crate::failure::Reason;
+use crate::message::Denial;
+use crate::message::find::Search;
 use crate::redact::{self, Redactor};
 use crate::template::Template;
 
@@ -47,7 +50,10 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let mut bytes = self.host.header_map(Map::Response).unwrap_or_default();
         let redactor = self.redactor(id);
-        if redactor.as_ref().is_some_and(|r| self.mask_headers(Map::Response, &bytes, r)) {
+        if redactor
+            .as_ref()
+            .is_some_and(|r| self.mask_headers(Map::Response, &bytes, r))
+        {
             // What is resolved below must not bring an unmasked value back.
             bytes = self.host.header_map(Map::Response).unwrap_or_default();
         }
@@ -60,14 +66,17 @@ impl<H: Host + Copy> Plugin<H> {
         if !end && !self.has_no_body(map) {
             self.begin_response_body(id, map, masks, resolves);
         }
-        let found = map.find(Template::first_start);
-        let places = found.map_or_else(Vec::new, |hit| {
-            let seen = &mut self.seen_in_responses;
-            place::in_headers(&self.config, &self.config.response, hit, seen)
-        });
-        if places.is_empty() {
+        let Some(hit) = map.find(Template::first_start) else {
             return Flow::Continue;
-        }
+        };
+        let config = Rc::clone(&self.config);
+        let mut search = Search::of_responses(&config);
+        let seen = &mut self.seen_in_responses;
+        let places = match search.headers(&config.response, hit, seen) {
+            Ok(places) if places.is_empty() => return Flow::Continue,
+            Ok(places) => places,
+            Err(denial) => return self.leave_response(id, &denial),
+        };
         let waiting = Waiting::new(Stage::ResponseHeaders, self.host.now(), places);
         self.start(id, waiting, false)
     }
@@ -76,19 +85,26 @@ impl<H: Host + Copy> Plugin<H> {
     /// which is still on its way will get.
     fn may_hold_values(&self, id: u32) -> bool {
         self.exchanges.get(&id).is_some_and(|exchange| {
-            !exchange.used.is_empty() || !matches!(exchange.request, RequestState::Passing)
+            !exchange.used.is_empty()
+                || !matches!(exchange.request, RequestState::Passing)
                 || exchange.is_waiting(Half::Request)
         })
     }
 
-    fn redactor(&self, id: u32) -> Option<Redactor> {
+    pub(super) fn redactor(&self, id: u32) -> Option<Redactor> {
         Redactor::within(&self.exchanges.get(&id)?.used, &self.config.limits)
     }
 
     /// Whether there is no body to look at: the status or the method forbids one, or what follows is a tunnel.
     fn has_no_body(&self, map: HeaderMap<'_>) -> bool {
-        let status = map.text(":status").and_then(|s| s.parse().ok()).unwrap_or(200);
-        let method = self.host.header(Map::Request, ":method").unwrap_or_default();
+        let status = map
+            .text(":status")
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(200);
+        let method = self
+            .host
+            .header(Map::Request, ":method")
+            .unwrap_or_default();
         message::has_no_body(&method, status) || (method.as_slice() == b"CONNECT" && status < 300)
     }
 
@@ -101,7 +117,11 @@ impl<H: Host + Copy> Plugin<H> {
             }
             return;
         }
-        let kind = if resolves { self.kind_to_collect(map) } else { None };
+        let kind = if resolves {
+            self.kind_to_collect(map)
+        } else {
+            None
+        };
         let state = match kind {
             Some(kind) if self.is_envoy() => ResponseState::Collecting(kind),
             Some(kind) => ResponseState::Copying(kind, Zeroizing::default()),
@@ -132,6 +152,15 @@ impl<H: Host + Copy> Plugin<H> {
         None
     }
 
+    /// A response in which nothing can be resolved: refused, or forwarded as it is.
+    fn leave_response(&mut self, id: u32, denial: &Denial) -> Flow {
+        if self.config.on_error == OnError::Deny {
+            return self.refuse(id, denial);
+        }
+        self.complain("left_alone", denial);
+        Flow::Continue
+    }
+
     /// What the operator sets in responses: known since before the request went on; what ended meanwhile
     /// is left out.
     fn set_response_headers(&mut self) {
@@ -140,7 +169,7 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let now = self.host.now();
         for set in &mut self.response_set {
-            if set.prepare(&mut self.resolver, now) {
+            if set.prepare(&mut self.resolver, &self.config.limits, now) {
                 set.apply(Map::Response, &self.host);
             } else {
                 for want in set.place.wants() {
@@ -271,7 +300,10 @@ impl<H: Host + Copy> Plugin<H> {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.response = ResponseState::Masking(Default::default());
         }
-        self.complain("left_alone", &Denial::new(Reason::BodyTooLarge, b"a response"));
+        self.complain(
+            "left_alone",
+            &Denial::new(Reason::BodyTooLarge, b"a response"),
+        );
     }
 
     /// A body is complete: it is masked, and its references are resolved.
@@ -280,13 +312,24 @@ impl<H: Host + Copy> Plugin<H> {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
             exchange.response = ResponseState::Passing;
         }
-        if self.redactor(id).is_some_and(|redactor| redactor.mask(&mut body)) {
+        if self
+            .redactor(id)
+            .is_some_and(|redactor| redactor.mask(&mut body))
+        {
             let _ = self.host.set_buffer(Buffer::ResponseBody, size, &body);
         }
-        let allow = &self.config.response.allow;
-        let Some(place) = place::in_body(&self.config, allow, kind, &body) else {
-            self.release(id, Half::Response);
-            return Flow::Continue;
+        let place = match Search::of_responses(&self.config).body(kind, &body) {
+            Ok(Some(place)) => place,
+            Ok(None) => {
+                self.release(id, Half::Response);
+                return Flow::Continue;
+            }
+            Err(denial) => {
+                // Its headers are with the client already.
+                self.release(id, Half::Response);
+                self.complain("left_alone", &denial);
+                return Flow::Continue;
+            }
         };
         drop(body);
         let waiting = Waiting::new(Stage::ResponseBody, self.host.now(), vec![place]);
@@ -313,7 +356,9 @@ impl<H: Host + Copy> Plugin<H> {
         };
         // WasmX breaks on an empty piece that is written in place of an empty one.
         if masked.as_slice() != piece {
-            let _ = self.host.set_buffer(Buffer::ResponseBody, piece.len(), &masked);
+            let _ = self
+                .host
+                .set_buffer(Buffer::ResponseBody, piece.len(), &masked);
         }
         Flow::Continue
     }

@@ -193,7 +193,11 @@ fn identity_of_request(host: SdkHost) -> Vec<u8> {
         b"ngx\0kong_request_id",
     ];
     let values = VARIABLES.map(|name| host.property(name).unwrap_or_default());
-    values.iter().map(|value| value.as_slice()).collect::<Vec<_>>().join(&b'/')
+    values
+        .iter()
+        .map(|value| value.as_slice())
+        .collect::<Vec<_>>()
+        .join(&b'/')
 }
 
 fn action(flow: Flow) -> Action {

@@ -4,8 +4,9 @@
 
 use alloc::vec::Vec;
 
-use super::place::Place;
 use super::prepared::PreparedHeader;
+use crate::message::find::Count;
+use crate::message::{Denial, Place};
 use crate::time::Timestamp;
 
 /// Gateways have few clients' texts at a time; whoever sends new ones for ever only empties this.
@@ -16,7 +17,7 @@ const LONGEST: usize = 512;
 /// What was found in headers that stand alone in their request, in the order of their checksums and then
 /// of their texts: a search compares numbers, and whoever makes texts of one checksum gains little.
 #[derive(Default)]
-pub(super) struct Seen(Vec<Found>);
+pub(crate) struct Seen(Vec<Found>);
 
 struct Found {
     checksum: u64,
@@ -71,18 +72,22 @@ impl Seen {
     }
 
     /// What `work_out` finds in this header, or found in it earlier.
-    pub(super) fn header(
+    pub(crate) fn header(
         &mut self,
         name: &[u8],
         value: &[u8],
-        work_out: impl FnOnce() -> Option<Place>,
-    ) -> Option<Place> {
+        count: &mut Count,
+        work_out: impl FnOnce(&mut Count) -> Result<Option<Place>, Denial>,
+    ) -> Result<Option<Place>, Denial> {
         match self.known(name, value) {
-            Known::Nothing => return None,
-            Known::Header(header, _) => return Some(header.place.clone()),
+            Known::Nothing => return Ok(None),
+            Known::Header(header, _) => {
+                count.changed += header.place.references();
+                return Ok(Some(header.place.clone()));
+            }
             Known::No => {}
         }
-        let place = work_out();
+        let place = work_out(count)?;
         if name.len() + value.len() <= LONGEST {
             if self.0.len() >= MOST {
                 self.0.clear();
@@ -97,7 +102,7 @@ impl Seen {
                 self.0.insert(at, found);
             }
         }
-        place
+        Ok(place)
     }
 
     /// Forgets the values that do not hold any more.
@@ -141,10 +146,11 @@ mod tests {
     /// Whether this header has to be worked out.
     fn is_new(seen: &mut Seen, name: &[u8], value: &[u8]) -> bool {
         let mut asked = false;
-        seen.header(name, value, || {
+        let found = seen.header(name, value, &mut Count::default(), |_| {
             asked = true;
-            None
+            Ok(None)
         });
+        assert!(matches!(found, Ok(None)));
         asked
     }
 

@@ -2,16 +2,19 @@
 //! missing, wait, and then forward or refuse it. The same steps run in the callback that brought the
 //! message and in the one that resumes it.
 
+use zeroize::Zeroizing;
+
 use super::audit::{self, Outcome};
 use super::exchange::{Exchange, ResponseState, Stage, Waiting};
 use super::host::{Buffer, Dialect, Half, Host};
 use super::message;
-use super::place::{self, Bench, Denial, Edit, Target, Verdict};
 use super::plugin::Plugin;
 use super::reply;
 use crate::config::OnError;
 use crate::events::Line;
 use crate::failure::Reason;
+use crate::message::render::{self, Context};
+use crate::message::{Denial, Edit, Place, Target, Verdict};
 use crate::metrics::Series;
 use crate::resolver::{Lane, Todo, Want};
 
@@ -128,7 +131,11 @@ impl<H: Host + Copy> Plugin<H> {
     /// Has a message go on from the next tick (Envoy).
     pub(super) fn start_later(&mut self, id: u32, waiting: Waiting) -> Flow {
         let flow = self.park(id, waiting);
-        if self.exchanges.get(&id).is_some_and(|exchange| !exchange.refused) {
+        if self
+            .exchanges
+            .get(&id)
+            .is_some_and(|exchange| !exchange.refused)
+        {
             self.woken.push_back(id);
         }
         self.schedule_tick();
@@ -185,15 +192,19 @@ impl<H: Host + Copy> Plugin<H> {
         let masks = self.config.redact && !response;
         let mut used = Vec::new();
         self.resolver.metrics.begin();
-        let mut bench = Bench {
+        let body = self.body_of(id, waiting.stage);
+        let mut context = Context {
             on_error,
-            resolver: &mut self.resolver,
+            cache: &mut self.resolver,
+            limits: &self.config.limits,
+            body: &body,
             since: waited.then_some(waiting.since),
             now: self.host.now(),
             patient: !(response && self.host.dialect() == Dialect::WasmX),
+            refusable: waiting.stage != Stage::ResponseBody,
             used: masks.then_some(&mut used),
         };
-        let verdict = place::judge(waiting.places.iter(), &mut bench);
+        let verdict = render::judge(waiting.places.iter(), &mut context);
         if !used.is_empty() && matches!(verdict, Verdict::Edit(_)) {
             self.exchanges.entry(id).or_default().used.append(&mut used);
         }
@@ -203,6 +214,22 @@ impl<H: Host + Copy> Plugin<H> {
         verdict
     }
 
+    /// The body that the places of this stage refer to, as it came; of a response, masked.
+    fn body_of(&self, id: u32, stage: Stage) -> Zeroizing<Vec<u8>> {
+        let buffer = match stage {
+            Stage::RequestHeaders | Stage::ResponseHeaders => return Zeroizing::default(),
+            Stage::RequestBody | Stage::WholeRequest(_) => Buffer::RequestBody,
+            Stage::ResponseBody => Buffer::ResponseBody,
+        };
+        let mut body = self.host.buffer(buffer).unwrap_or_default();
+        if buffer == Buffer::ResponseBody
+            && let Some(redactor) = self.redactor(id)
+        {
+            redactor.mask(&mut body);
+        }
+        body
+    }
+
     /// Has a message wait. What it holds counts against the worker's budget.
     fn park(&mut self, id: u32, waiting: Waiting) -> Flow {
         let body = match waiting.stage {
@@ -210,7 +237,7 @@ impl<H: Host + Copy> Plugin<H> {
             Stage::RequestBody | Stage::WholeRequest(_) => self.buffered(Buffer::RequestBody),
             Stage::ResponseBody => self.buffered(Buffer::ResponseBody),
         };
-        let places: usize = waiting.places.iter().map(place::Place::size).sum();
+        let places: usize = waiting.places.iter().map(size_of_place).sum();
         let half = waiting.stage.half();
         if !self.hold(id, half, body.saturating_add(places)) {
             return self.refuse_message(id, &waiting, &Denial::new(Reason::Overloaded, b""));
@@ -266,7 +293,15 @@ impl<H: Host + Copy> Plugin<H> {
         if let Some(rules) = self.config.audit.as_ref() {
             let times = (waiting.since, self.host.now());
             let (config, resolver) = (&self.config, &mut self.resolver);
-            audit::write(rules, config, &waiting.places, outcome, resolver, times, &self.host);
+            audit::write(
+                rules,
+                config,
+                &waiting.places,
+                outcome,
+                resolver,
+                times,
+                &self.host,
+            );
         }
     }
 
@@ -276,7 +311,9 @@ impl<H: Host + Copy> Plugin<H> {
         self.audit(waiting, Outcome::Refused(denial.reason));
         // WasmX would keep the length of the response that had come, and the client would wait for the rest.
         if !self.is_envoy() && waiting.stage == Stage::ResponseHeaders {
-            let _ = self.host.remove_header(Half::Response.headers(), b"content-length");
+            let _ = self
+                .host
+                .remove_header(Half::Response.headers(), b"content-length");
         }
         self.refuse(id, denial)
     }
@@ -328,20 +365,15 @@ impl<H: Host + Copy> Plugin<H> {
     }
 }
 
-impl Denial {
-    /// A refusal without a time after which to try again.
-    pub(super) fn new(reason: Reason, reference: &[u8]) -> Self {
-        Self {
-            reason,
-            reference: reference.to_vec(),
-            retry_after: None,
-        }
-    }
-}
-
-impl place::Place {
+impl Place {
     /// Whether clients' references are resolved here; what the operator sets alone is not marked.
     fn is_of_clients(&self, config: &crate::config::Config) -> bool {
         self.target != Target::Later && self.of_clients(config).next().is_some()
     }
+}
+
+/// About how many bytes a place takes while its message waits.
+fn size_of_place(place: &Place) -> usize {
+    const REFERENCE: usize = 512;
+    place.references().saturating_mul(REFERENCE)
 }

@@ -26,7 +26,7 @@ pub use explain::{config_json, explain, version_json};
 pub use kong::{Field, KongReference, Version, is_reference, parse as parse_kong};
 
 /// Longest reference; Azure's names have 127 characters at the most.
-const LONGEST: usize = 2048;
+pub(crate) const LONGEST: usize = 2048;
 /// Kong's largest ttl (`kong/db/schema/typedefs.lua`).
 const MAX_TTL: f64 = 1e8;
 

@@ -126,6 +126,11 @@ const fn lines(reason: Reason) -> Lines {
             "The body is longer than `max_body_bytes`, or (Kong) than nginx's buffer.",
             "`max_body_bytes`; Kong: `nginx_http_client_body_buffer_size`.",
         ),
+        Reason::TooManyReferences => Lines(
+            413,
+            "A message holds more than 100 references that would be resolved or are escaped, or more than 1,000 that look like one. 413 is the status for a body; in headers it is 431, in the query 414.",
+            "The client sends fewer references in one message.",
+        ),
         Reason::NotReady => Lines(
             503,
             "Kong only: the value came too late for a body, or for a response. `Retry-After: 1`.",

@@ -76,8 +76,11 @@ impl Vm {
         wasi::link(&mut linker)?;
         imports::link(&mut linker)?;
         // wasmx.md, 0.13: this one import makes a module fail to instantiate.
-        if !host.borrow().is_envoy() && module.imports().any(|i| i.name() == "proxy_get_log_level") {
-            return Err(Error::msg("incompatible import type for `env::proxy_get_log_level`"));
+        if !host.borrow().is_envoy() && module.imports().any(|i| i.name() == "proxy_get_log_level")
+        {
+            return Err(Error::msg(
+                "incompatible import type for `env::proxy_get_log_level`",
+            ));
         }
         // The SDK's traits refer to functions that this filter never calls (gRPC, queues).
         linker.define_unknown_imports_as_traps(&module)?;

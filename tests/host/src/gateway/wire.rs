@@ -274,7 +274,11 @@ impl Gateway {
         self.with_stream(id, |stream| {
             stream.over = false;
             stream.hops = hops;
-            let original = format!("http://{}{}", stream.wire.text(":authority"), stream.wire.text(":path"));
+            let original = format!(
+                "http://{}{}",
+                stream.wire.text(":authority"),
+                stream.wire.text(":path")
+            );
             stream.wire.set("x-envoy-original-url", original.as_bytes());
             stream.wire.set(":path", path.as_bytes());
             stream.headers = stream.wire.clone();

@@ -65,7 +65,8 @@ impl Host {
         let Some((property, [0x28, 1])) = property else {
             return Err(Ill::Status(BAD_ARGUMENT));
         };
-        self.declared.insert(String::from_utf8_lossy(property).into_owned());
+        self.declared
+            .insert(String::from_utf8_lossy(property).into_owned());
         Ok(())
     }
 
