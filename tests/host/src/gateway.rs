@@ -301,6 +301,8 @@ impl Gateway {
             if envoy {
                 let input = &mut stream.hops[0].request.input;
                 input.push_back(Part::Data { bytes, end: false });
+            } else if let (true, Some(sent)) = (stream.response_begun, &mut stream.sent) {
+                sent.body.extend(bytes);
             } else {
                 stream.body.extend(bytes);
             }

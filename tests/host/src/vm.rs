@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use wasmtime::{Caller, Config, Engine, Error, Extern, Instance, Linker, Module, Result, Store};
+use wasmtime::{
+    Caller, Config, Engine, Error, Extern, Instance, InstancePre, Linker, Module, Result, Store,
+};
 
 use crate::host::{Host, Ill, OK, Reply};
 
@@ -56,6 +58,25 @@ fn module(wasm: &[u8]) -> Result<Module> {
     Ok(module)
 }
 
+thread_local! {
+    /// Linked once for each module and thread: simulations start many VMs.
+    static LINKED: RefCell<Vec<(u32, InstancePre<Data>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn linked(wasm: &[u8]) -> Result<InstancePre<Data>> {
+    let sum = crc32fast::hash(wasm);
+    let known = LINKED.with_borrow(|all| all.iter().find(|(s, _)| *s == sum).cloned());
+    if let Some((_, linked)) = known {
+        return Ok(linked);
+    }
+    let mut linker = Linker::new(engine());
+    wasi::link(&mut linker)?;
+    imports::link(&mut linker)?;
+    let linked = linker.instantiate_pre(&module(wasm)?)?;
+    LINKED.with_borrow_mut(|all| all.push((sum, linked.clone())));
+    Ok(linked)
+}
+
 /// The names of the functions that this module exports.
 ///
 /// # Errors
@@ -71,13 +92,10 @@ const FUEL: u64 = u64::MAX / 2;
 impl Vm {
     /// An instance that was initialized.
     pub(crate) fn new(wasm: &[u8], host: Shared) -> Result<Self> {
-        let module = module(wasm)?;
-        let mut linker = Linker::new(engine());
-        wasi::link(&mut linker)?;
-        imports::link(&mut linker)?;
+        let linked = linked(wasm)?;
         let mut store = Store::new(engine(), Data { host });
         store.set_fuel(FUEL)?;
-        let instance = linker.instantiate(&mut store, &module)?;
+        let instance = linked.instantiate(&mut store)?;
         let mut vm = Self { store, instance };
         for start in ["_initialize", "_start"] {
             if vm.has(start) {

@@ -44,11 +44,12 @@ impl Gateway {
                 if self.send_stashed(id) {
                     return true;
                 }
-                // The body callback comes when all of the body is there.
-                if more {
+                // An upgrade has no body; else its callback comes when all of it is there.
+                let tunnel = self.with_stream(id, |stream| stream.is_tunnel()) == Some(true);
+                if more && !tunnel {
                     return false;
                 }
-                let empty = self.with_stream(id, |stream| stream.body.is_empty());
+                let empty = self.with_stream(id, |stream| tunnel || stream.body.is_empty());
                 let phase = if empty == Some(true) {
                     Phase::Upstream
                 } else {

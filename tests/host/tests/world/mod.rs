@@ -50,7 +50,7 @@ pub fn configuration(vault: &Value, request: &Value) -> Value {
 }
 
 /// WasmX takes `host:port` in place of clusters.
-fn for_dialect(dialect: Dialect, mut configuration: Value) -> Value {
+pub fn for_dialect(dialect: Dialect, mut configuration: Value) -> Value {
     if dialect == Dialect::Wasmx {
         configuration["shared_data"] = json!(true);
         configuration["metrics"]["enabled"] = json!(true);
