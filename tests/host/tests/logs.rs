@@ -238,7 +238,7 @@ fn each_use_by_a_client_is_told_with_who_and_what_became_of_it() {
         let used = lines(&world, "secret_used");
         let id = match dialect {
             Dialect::Envoy => "-",
-            Dialect::Wasmx => "4f1d7e0a9c5b4c0f8d3e2a1b0c9d8e7f",
+            Dialect::Wasmx => "4f1d7e0a9c5b4c0f8d3e2a1b00000001",
         };
         let line = |secret, outcome, client| {
             format!(

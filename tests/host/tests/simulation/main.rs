@@ -512,7 +512,13 @@ fn planted_bugs_are_found() {
         (Planted::Leak, &["in the log"]),
         (
             Planted::Panic,
-            &["panicked", "was let through", "by no one", "was reset"],
+            &[
+                "panicked",
+                "was let through",
+                "by no one",
+                "was reset",
+                "without the operator",
+            ],
         ),
         (Planted::Stale, &["ms ago"]),
         (

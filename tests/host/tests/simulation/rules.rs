@@ -23,8 +23,10 @@ impl Simulation {
             *times.entry(number).or_default() += 1;
             assert_eq!(times[&number], 1, "request {number} was sent twice");
             let asked = &self.asked[number];
-            // Headers of a slow request are decided long before the host sends them.
-            let time = if asked.slow { 0 } else { sent.time };
+            // Headers are decided before the host sends them: those of a slow request, and those that wait
+            // for the second filter's secrets, by any time.
+            let late = asked.slow || self.rules.second;
+            let time = if late { 0 } else { sent.time };
             for (place, text) in &asked.texts {
                 let bodyless = *place == BODY && !sent.complete;
                 let unresolved = *place == SECOND && !self.rules.second;
