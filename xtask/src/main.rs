@@ -47,6 +47,9 @@ enum Command {
         /// Leaves out lints and documentation.
         #[arg(long)]
         fast: bool,
+        /// Simulates a million requests in place of a hundred thousand.
+        #[arg(long)]
+        long: bool,
         /// Also runs the compose files, where there is a Docker engine.
         #[arg(long)]
         docker: bool,
@@ -93,8 +96,9 @@ fn main() -> ExitCode {
         Command::Test {
             filter,
             fast,
+            long,
             docker,
-        } => return test::all(&filter, fast, docker),
+        } => return test::all(&filter, fast, long, docker),
         Command::Bench { write, arguments } => bench::run(write, &arguments),
         Command::Build => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))

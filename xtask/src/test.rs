@@ -15,12 +15,16 @@ use crate::{docker, engines, provision, wasm};
 #[derive(Default)]
 struct Counts([u64; 3]);
 
-/// Everything; with `filter`, only `cargo test` with these arguments; with `fast`, no lints; with `docker`, the
-/// compose files too. The counts are the last line of the output, whatever happens.
-pub(crate) fn all(filter: &[String], fast: bool, docker: bool) -> ExitCode {
+/// Requests that `--long` simulates.
+const MANY_REQUESTS: &str = "1000000";
+
+/// Everything; with `filter`, only `cargo test` with these arguments; with `fast`, no lints; with `long`, more
+/// simulated requests; with `docker`, the compose files too. The counts are the last line of the output,
+/// whatever happens.
+pub(crate) fn all(filter: &[String], fast: bool, long: bool, docker: bool) -> ExitCode {
     let start = Instant::now();
     let mut summary = Summary::default();
-    let counts = summary.everything(filter, fast || !filter.is_empty());
+    let counts = summary.everything(filter, fast || !filter.is_empty(), long);
     let mut counts = counts.unwrap_or_default();
     if docker {
         summary.docker(&mut counts);
@@ -47,7 +51,7 @@ struct Summary(Vec<(&'static str, Duration, bool)>);
 impl Summary {
     /// `None` when what the tests need could not be had. A lint that fails does not keep the tests from
     /// running: one run of CI tells everything.
-    fn everything(&mut self, filter: &[String], fast: bool) -> Option<Counts> {
+    fn everything(&mut self, filter: &[String], fast: bool, long: bool) -> Option<Counts> {
         let full = self.step("full filter", || wasm::build(wasm::Variant::Full))?;
         let built = self.step("filter", || wasm::build(wasm::Variant::Standard))?;
         println!("{built}\n{full}");
@@ -72,6 +76,9 @@ impl Summary {
             .env("AKV_FILTER_WASM", &built.path)
             .env("AKV_FULL_FILTER_WASM", &full.path)
             .env("AKV_PEER_WASM", peer);
+        if long {
+            tests.env("AKV_REQUESTS", MANY_REQUESTS);
+        }
         let mut counts = Counts::default();
         self.step("tests", || stream(&mut tests, &mut counts));
         if !fast {

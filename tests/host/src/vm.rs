@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use wasmtime::{Caller, Config, Engine, Error, Extern, Instance, Linker, Module, Result, Store};
+use wasmtime::{
+    Caller, Config, Engine, Error, Extern, Instance, InstancePre, Linker, Module, Result, Store,
+};
 
 use crate::host::{Host, Ill, OK, Reply};
 
@@ -56,6 +58,28 @@ fn module(wasm: &[u8]) -> Result<Module> {
     Ok(module)
 }
 
+thread_local! {
+    /// Linked once for each module and thread: simulations start many VMs.
+    static LINKED: RefCell<Vec<(u32, InstancePre<Data>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn linked(wasm: &[u8]) -> Result<InstancePre<Data>> {
+    let sum = crc32fast::hash(wasm);
+    let known = LINKED.with_borrow(|all| all.iter().find(|(s, _)| *s == sum).cloned());
+    if let Some((_, linked)) = known {
+        return Ok(linked);
+    }
+    let mut linker = Linker::new(engine());
+    wasi::link(&mut linker)?;
+    imports::link(&mut linker)?;
+    let module = module(wasm)?;
+    // The SDK's traits refer to functions that this filter never calls (gRPC, queues).
+    linker.define_unknown_imports_as_traps(&module)?;
+    let linked = linker.instantiate_pre(&module)?;
+    LINKED.with_borrow_mut(|all| all.push((sum, linked.clone())));
+    Ok(linked)
+}
+
 /// The names of the functions that this module exports.
 ///
 /// # Errors
@@ -71,22 +95,10 @@ const FUEL: u64 = u64::MAX / 2;
 impl Vm {
     /// An instance that was initialized.
     pub(crate) fn new(wasm: &[u8], host: Shared) -> Result<Self> {
-        let module = module(wasm)?;
-        let mut linker = Linker::new(engine());
-        wasi::link(&mut linker)?;
-        imports::link(&mut linker)?;
-        // wasmx.md, 0.13: this one import makes a module fail to instantiate.
-        if !host.borrow().is_envoy() && module.imports().any(|i| i.name() == "proxy_get_log_level")
-        {
-            return Err(Error::msg(
-                "incompatible import type for `env::proxy_get_log_level`",
-            ));
-        }
-        // The SDK's traits refer to functions that this filter never calls (gRPC, queues).
-        linker.define_unknown_imports_as_traps(&module)?;
+        let linked = linked(wasm)?;
         let mut store = Store::new(engine(), Data { host });
         store.set_fuel(FUEL)?;
-        let instance = linker.instantiate(&mut store, &module)?;
+        let instance = linked.instantiate(&mut store)?;
         let mut vm = Self { store, instance };
         for start in ["_initialize", "_start"] {
             if vm.has(start) {

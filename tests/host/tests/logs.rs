@@ -236,19 +236,20 @@ fn each_use_by_a_client_is_told_with_who_and_what_became_of_it() {
             world.answer_all();
         }
         let used = lines(&world, "secret_used");
-        let id = match dialect {
-            Dialect::Envoy => "-",
-            Dialect::Wasmx => "4f1d7e0a9c5b4c0f8d3e2a1b0c9d8e7f",
-        };
-        let line = |secret, outcome, client| {
+        let line = |request, secret, outcome, client| {
+            let id = match dialect {
+                Dialect::Envoy => "-".to_owned(),
+                Dialect::Wasmx => format!("4f1d7e0a9c5b4c0f8d3e2a1b{request:08x}"),
+            };
             format!(
                 "event=secret_used vault=azure secret={secret} outcome={outcome} request_id={id} client=\"{client}\""
             )
         };
         let expected = [
-            line("open-1", "resolved", "alice"),
-            line("open-2", "resolved", "alice"),
+            line(1, "open-1", "resolved", "alice"),
+            line(1, "open-2", "resolved", "alice"),
             line(
+                2,
                 "open-no",
                 "not_found",
                 r#"bob\" outcome=resolved \u{e4}\u{1b}[31m"#,

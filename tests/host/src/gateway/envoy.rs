@@ -95,8 +95,9 @@ impl Gateway {
             self.answer_in_envoy(id, local);
             return true;
         }
-        let requests = (0..hops).map(|hop| (Way::Request, hop));
-        let responses = (0..hops).rev().map(|hop| (Way::Response, hop));
+        // What is nearest to its end first: a part passes all filters before the next one comes.
+        let requests = (0..hops).rev().map(|hop| (Way::Request, hop));
+        let responses = (0..hops).map(|hop| (Way::Response, hop));
         for (way, hop) in requests.chain(responses) {
             let step = self.with_stream(id, |stream| next_step(stream.hops[hop].side(way)));
             match step.flatten() {

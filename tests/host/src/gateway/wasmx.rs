@@ -231,8 +231,15 @@ impl Gateway {
         });
         let bytes = body.unwrap_or_default();
         self.pass_upstream(id, Part::Headers { end: false });
-        let begun = self.with_stream(id, |stream| stream.response_begun);
-        if begun == Some(false) {
+        // A tunnel is answered already, and its request ends with the client.
+        let tunnel = self.with_stream(id, |stream| {
+            let open = stream.request.more && stream.response_begun;
+            if let (false, Some(sent)) = (open, &mut stream.sent) {
+                sent.complete = true;
+            }
+            stream.response_begun
+        });
+        if tunnel == Some(false) {
             self.pass_upstream(id, Part::Data { bytes, end: true });
         }
     }

@@ -171,8 +171,8 @@ pub(crate) fn request(
 }
 
 /// The upstream says everything back that it got, with a filler that shows its order; in pieces, with or
-/// without a length, with trailers.
-pub(crate) fn echo(gateway: &mut Gateway, seed: u64) -> Rc<RefCell<Upstream>> {
+/// without a length, with trailers. No piece is longer than `most`.
+pub(crate) fn echo(gateway: &mut Gateway, seed: u64, most: usize) -> Rc<RefCell<Upstream>> {
     let upstream = Rc::new(RefCell::new(Upstream::default()));
     let (whole, early) = (Rc::clone(&upstream), Rc::clone(&upstream));
     let mut random = fastrand::Rng::with_seed(seed);
@@ -185,7 +185,7 @@ pub(crate) fn echo(gateway: &mut Gateway, seed: u64) -> Rc<RefCell<Upstream>> {
             response.redirect = Some(target.replacen('/', "/again", 1));
             return response;
         }
-        let response = answer(&mut random, sent);
+        let response = answer(&mut random, sent, most);
         let mut upstream = whole.borrow_mut();
         upstream.said.insert(number(sent), response.clone());
         upstream.seen.push(sent.clone());
@@ -194,7 +194,7 @@ pub(crate) fn echo(gateway: &mut Gateway, seed: u64) -> Rc<RefCell<Upstream>> {
     if gateway.dialect() == Dialect::Envoy {
         gateway.answer_early(move |sent| {
             sent.headers.get("x-early")?;
-            let response = answer(&mut other, sent);
+            let response = answer(&mut other, sent, most);
             let mut upstream = early.borrow_mut();
             upstream.said.insert(number(sent), response.clone());
             upstream.seen.push(sent.clone());
@@ -204,7 +204,7 @@ pub(crate) fn echo(gateway: &mut Gateway, seed: u64) -> Rc<RefCell<Upstream>> {
     upstream
 }
 
-fn answer(random: &mut fastrand::Rng, sent: &Sent) -> Response {
+fn answer(random: &mut fastrand::Rng, sent: &Sent, longest: usize) -> Response {
     if sent.headers.get("upgrade").is_some() {
         let mut response = Response::new(101, &[("upgrade", "websocket")], b"");
         response.more = true;
@@ -222,7 +222,7 @@ fn answer(random: &mut fastrand::Rng, sent: &Sent) -> Response {
     let head = sent.headers.text(":method") == "HEAD";
     let mut response = Response::new(200, &[("content-type", "text/plain")], &echo);
     match random.u8(..6) {
-        0 | 1 | 2 => {
+        0..=2 => {
             let length = echo.len().to_string();
             response.headers.push("content-length", length.as_bytes());
         }
@@ -235,7 +235,7 @@ fn answer(random: &mut fastrand::Rng, sent: &Sent) -> Response {
         response.trailers = proxy_wasm_host::Headers::default();
     }
     let most = one(random, &[5, 100, 100, 5000]) + echo.len() / 50;
-    response.in_pieces(random.usize(1..most))
+    response.in_pieces(random.usize(1..most).min(longest))
 }
 
 /// What the upstream got in this place; nothing for a place that was dropped.

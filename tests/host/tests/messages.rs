@@ -1,0 +1,238 @@
+//! Messages as they are in Envoy: trailers, early answers, tunnels, answers without a body, headers that
+//! wait for their body. All with the release filter.
+
+mod world;
+
+use proxy_wasm_host::{Dialect, Outcome, Request, Response};
+use serde_json::{Value, json};
+use world::World;
+
+const REFERENCE: &str = "{vault://azure/open-1}";
+const BODY: &[u8] = b"{\"k\":\"{vault://azure/open-1}\"}";
+const RESOLVED: &[u8] = b"{\"k\":\"pl4nted-open-1\"}";
+
+fn world(hold_headers: bool, response: Value) -> World {
+    let mut request = world::resolve();
+    request["resolve"]["body"] = json!(["application/json"]);
+    let mut whole = world::configuration(&json!({}), &request);
+    whole["response"] = response;
+    World::whole(Dialect::Envoy, whole, |settings| {
+        settings.hold_headers = hold_headers;
+    })
+}
+
+fn post(body: &[u8]) -> Request {
+    Request::post("/", "application/json", body)
+}
+
+#[test]
+fn a_body_with_trailers_is_resolved_cold_and_cached() {
+    for hold in [false, true] {
+        let mut world = world(hold, json!({}));
+        for turn in ["cold", "cached"] {
+            let request = post(BODY).in_pieces(7).with_trailers(&[("x-end", "1")]);
+            let id = world.gateway.request(0, request);
+            world.answer_all();
+            let sent = world.gateway.sent(id);
+            let sent = sent.unwrap_or_else(|| panic!("{turn}, held headers {hold}"));
+            assert_eq!(sent.body, RESOLVED, "{turn}, held headers {hold}");
+            assert_eq!(sent.trailers.text("x-end"), "1");
+        }
+    }
+}
+
+#[test]
+fn a_body_with_trailers_is_refused_like_any_other() {
+    for hold in [false, true] {
+        let mut world = world(hold, json!({}));
+        let body = b"{\"k\":\"{vault://azure/open-none}\"}";
+        let id = world
+            .gateway
+            .request(0, post(body).with_trailers(&[("x-end", "1")]));
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!((answer.status, answer.local), (503, true));
+        assert_eq!(world.gateway.sent(id), None);
+    }
+}
+
+#[test]
+fn an_answer_with_trailers_is_whole_masked_and_resolved() {
+    let resolve = json!({ "redact": true,
+        "resolve": { "body": ["application/json"], "allow": ["azure/open-*"] } });
+    for (kind, response) in [
+        ("application/grpc", json!({ "redact": true })),
+        ("application/json", resolve),
+    ] {
+        let mut world = world(false, response);
+        world.gateway.answer_upstream(move |sent| {
+            let value = String::from_utf8_lossy(sent.headers.get("x-key").unwrap_or_default());
+            let body = format!("[\"hello\",\"{value}\",\"{REFERENCE}\"]");
+            Response::new(200, &[("content-type", kind)], body.as_bytes())
+                .in_pieces(5)
+                .with_trailers(&[("grpc-status", "0")])
+        });
+        let id = world.get(0, &[("x-key", REFERENCE)]);
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        let got: Vec<String> = serde_json::from_slice(&answer.body).expect("the whole body");
+        assert_eq!(got[0], "hello", "{kind}");
+        assert!(got[1].starts_with('*'), "{kind}: {got:?}");
+        if kind == "application/json" {
+            assert_ne!(got[2], REFERENCE, "{kind}");
+        }
+        assert_eq!(answer.trailers.text("grpc-status"), "0");
+    }
+}
+
+#[test]
+fn an_event_of_a_stream_comes_at_once() {
+    let mut world = world(false, json!({ "redact": true }));
+    world.gateway.answer_upstream(|_| {
+        let mut response = Response::new(200, &[("content-type", "text/event-stream")], b"");
+        response.more = true;
+        response
+    });
+    let id = world.get(0, &[("x-key", REFERENCE)]);
+    world.answer_all();
+    for event in 1..=3 {
+        world.gateway.upstream_sends(id, b"data: event\n\n");
+        let so_far = world.gateway.answer_so_far(id).expect("headers").body;
+        assert_eq!(so_far.len(), event * 13, "event {event}");
+    }
+    // A value in two pieces is masked nevertheless.
+    world.gateway.upstream_sends(id, b"data: pl4nted-");
+    world.gateway.upstream_sends(id, b"open-1\n\n");
+    world.gateway.upstream_ends(id, &[]);
+    let answer = world.gateway.answered(id).expect("an answer");
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(
+        text.ends_with("*\n\n") && !text.contains("pl4nted"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_tunnels_bytes_pass_untouched() {
+    for response in [json!({}), json!({ "redact": true })] {
+        let mut world = world(true, response);
+        world.gateway.answer_upstream(|_| {
+            let mut response = Response::new(101, &[("upgrade", "websocket")], b"");
+            response.more = true;
+            response
+        });
+        let headers = [
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("content-type", "application/json"),
+            ("x-key", REFERENCE),
+        ];
+        let mut request = Request::get("/", &headers);
+        request.more = true;
+        let id = world.gateway.request(0, request);
+        world.answer_all();
+        world.gateway.client_sends(id, BODY);
+        world.gateway.upstream_sends(id, b"pl4nted-open-1 pong");
+        let sent = world.gateway.sent_so_far(id).expect("the request");
+        assert_eq!(sent.headers.text("x-key"), "pl4nted-open-1");
+        assert_eq!(sent.body, BODY);
+        let answer = world.gateway.answer_so_far(id).expect("the answer");
+        assert_eq!(answer.body, b"pl4nted-open-1 pong");
+    }
+}
+
+#[test]
+fn answers_without_a_body_keep_their_length() {
+    let all = json!({ "redact": true,
+        "resolve": { "body": ["application/json"], "allow": ["azure/open-*"] } });
+    for (method, status) in [("HEAD", 200), ("GET", 304)] {
+        let mut world = world(false, all.clone());
+        world.gateway.answer_upstream(move |_| {
+            let headers = [
+                ("content-type", "application/json"),
+                ("content-length", "42"),
+            ];
+            Response::new(status, &headers, b"")
+        });
+        let mut request = Request::get("/", &[("x-key", REFERENCE)]);
+        request.headers.set(":method", method.as_bytes());
+        let id = world.gateway.request(0, request);
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!(
+            answer.headers.text("content-length"),
+            "42",
+            "{method} {status}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_does_not_show_at_the_upstream_where_headers_can_wait() {
+    let mut world = world(true, json!({}));
+    let id = world.gateway.request(
+        0,
+        post(b"{\"k\":\"{vault://azure/open-none}\"}").in_pieces(9),
+    );
+    world.answer_all();
+    assert_eq!(world.gateway.answered(id).expect("an answer").status, 503);
+    assert_eq!(world.gateway.sent_so_far(id), None);
+    // And what is sent has the right length.
+    let id = world.gateway.request(0, post(BODY).in_pieces(9));
+    world.answer_all();
+    let sent = world.gateway.sent(id).expect("sent");
+    let length = RESOLVED.len().to_string();
+    assert_eq!(
+        (sent.body.as_slice(), sent.headers.text("content-length")),
+        (RESOLVED, length)
+    );
+}
+
+#[test]
+fn an_early_answer_is_masked_for_what_the_body_will_bring() {
+    let mut world = world(false, json!({ "redact": true }));
+    // The value is cached.
+    world.get(0, &[("x-key", REFERENCE)]);
+    world.answer_all();
+    world.gateway.answer_early(|_| {
+        let mut response = Response::new(200, &[("content-type", "text/plain")], b"");
+        response.more = true;
+        Some(response)
+    });
+    let mut request = post(b"");
+    request.body = Vec::new();
+    request.more = true;
+    request.headers.remove("content-length");
+    let id = world.gateway.request(0, request);
+    world.gateway.client_sends(id, BODY);
+    world
+        .gateway
+        .upstream_sends(id, b"it will be pl4nted-open-1.");
+    world.gateway.client_ends(id, &[]);
+    world.gateway.upstream_ends(id, &[]);
+    let text = match world.gateway.outcome(id) {
+        Outcome::Answered(answer) | Outcome::Reset(answer) => answer.body,
+        other => panic!("{other:?}"),
+    };
+    assert!(!String::from_utf8_lossy(&text).contains("pl4nted"));
+}
+
+#[test]
+fn a_reload_during_a_fetch_hangs_no_request() {
+    let mut world = world(false, json!({}));
+    let old = world.get(0, &[("x-key", REFERENCE)]);
+    let configuration = world::configuration(&json!({ "ttl": 7 }), &world::resolve());
+    world.gateway.reload(&configuration.to_string());
+    let new = world.get(0, &[("x-key", REFERENCE)]);
+    world.gateway.drain();
+    for _ in 0..20 {
+        world.answer_all();
+        world.gateway.advance(50);
+    }
+    assert_ne!(world.gateway.outcome(old), Outcome::Waiting);
+    assert_eq!(
+        world.upstream(new, "x-key"),
+        ["pl4nted-open-1"],
+        "within a second"
+    );
+}
