@@ -47,9 +47,11 @@ struct Given {
     tenant_id: Option<String>,
     client_id: Option<String>,
     secret: Option<SecretValue>,
+    next_secret: Option<SecretValue>,
     certificate: Option<String>,
     token: Option<SecretValue>,
     token_url: Option<String>,
+    token_header: Option<String>,
     token_cluster: Option<String>,
     source: Option<Service>,
     endpoint: Option<String>,
@@ -128,6 +130,7 @@ impl Given {
         let secret = fields
             .text("client_secret")
             .or_else(|| variable("CLIENT_SECRET"));
+        let next_secret = variable("CLIENT_SECRET_NEXT");
         let certificate = fields
             .text("client_certificate")
             .or_else(|| variable("CLIENT_CERTIFICATE"));
@@ -137,6 +140,7 @@ impl Given {
         let token_url = fields
             .text("federated_token_url")
             .or_else(|| variable("FEDERATED_TOKEN_URL"));
+        let token_header = fields.text("federated_token_header");
         let token_cluster = fields.text("federated_token_cluster");
         let source = fields.choice(
             "managed_identity_source",
@@ -150,9 +154,11 @@ impl Given {
             tenant_id: settings.text("tenant_id").or_else(|| variable("TENANT_ID")),
             client_id: settings.text("client_id").or_else(|| variable("CLIENT_ID")),
             secret: secret.map(SecretValue::new),
+            next_secret: next_secret.map(SecretValue::new),
             token: token.map(SecretValue::new),
             certificate,
             token_url,
+            token_header,
             token_cluster,
             source,
             endpoint,
@@ -185,6 +191,11 @@ impl Given {
         );
         look_at("object_id", self.object_id.is_some(), managed);
         look_at("resource_id", self.resource_id.is_some(), managed);
+        look_at(
+            "federated_token_header",
+            self.token_header.is_some(),
+            workload,
+        );
         look_at(
             "federated_token_cluster",
             self.token_cluster.is_some(),
@@ -411,7 +422,11 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
             if given.secret.is_none() {
                 missing("client_secret", "CLIENT_SECRET");
             }
-            given.secret.clone().map(Proof::Secret)
+            let current = given.secret.clone();
+            current.map(|current| Proof::Secret {
+                current,
+                next: given.next_secret.clone(),
+            })
         }
         Choice::ClientCertificate => {
             let Some(pem) = &given.certificate else {
@@ -431,13 +446,22 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
 }
 
 fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
+    let header = match given.token_header.as_deref().map(one_header) {
+        Some(Err(message)) => {
+            settings.fields.problem("federated_token_header", message);
+            return None;
+        }
+        Some(Ok(header)) => Some(header),
+        None => None,
+    };
     match (&given.token_url, &given.token) {
-        (Some(url), _) => match HttpUrl::parse(url) {
+        (Some(url), _) => match HttpUrl::parse_with_query(url) {
             Ok(url) => Some(Proof::FederatedSource {
                 cluster: given
                     .token_cluster
                     .clone()
                     .unwrap_or_else(|| url.upstream()),
+                header,
                 url,
             }),
             Err(message) => {
@@ -453,6 +477,33 @@ fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
             None
         }
     }
+}
+
+/// `Name: value`, the one header that a source of federated tokens may want. WasmX sends it as it is.
+fn one_header(text: &str) -> Result<(String, SecretValue), &'static str> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("must be like Metadata-Flavor: Google")?;
+    let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+    // RFC 9110, section 5.6.2.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err("has no valid header name before its colon");
+    }
+    const OURS: [&str; 5] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "te",
+    ];
+    if OURS.contains(&name.as_str()) {
+        return Err("names a header that the gateway writes itself");
+    }
+    if value.is_empty() || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return Err("has no printable ASCII value behind its colon");
+    }
+    Ok((name, SecretValue::new(value)))
 }
 
 fn managed(settings: &Settings<'_, '_>, given: Given, place: Option<Place>) -> Option<Identity> {

@@ -94,6 +94,18 @@ pub struct Vault {
     pub base64_decode: bool,
     /// The `api-version` of Key Vault's data plane.
     pub api_version: String,
+    /// What a secret's `exp` and `nbf` do.
+    pub dates: Dates,
+}
+
+/// `dates`: Key Vault calls `exp` and `nbf` informational, its `get` works outside of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dates {
+    /// A secret outside of its dates is not served.
+    #[default]
+    Enforce,
+    /// It is served, with a warning.
+    Warn,
 }
 
 /// Kong's three times (`kong/pdk/vault.lua`, as documented: a ttl of 0, or none, is no rotation).
@@ -472,6 +484,10 @@ fn read_vault_config(
             .fields
             .problem("api_version", "must be letters, digits, dots and dashes");
     }
+    let dates = settings.fields.choice(
+        "dates",
+        &[("enforce", Dates::Enforce), ("warn", Dates::Warn)],
+    );
     settings.fields.done();
     let uri = uri?;
     Some(Vault {
@@ -484,6 +500,7 @@ fn read_vault_config(
         cache,
         base64_decode,
         api_version,
+        dates: dates.unwrap_or_default(),
     })
 }
 

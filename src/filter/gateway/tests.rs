@@ -436,7 +436,7 @@ fn on_error_decides_what_becomes_of_a_missing_secret() {
                 world.request(7, &[("x-a", b"a {vault://azure/no} {vault://azure/ok}")]),
                 Flow::Pause
             );
-            world.answer(7, 404, "");
+            world.answer(7, 404, r#"{"error":{"code":"SecretNotFound"}}"#);
             let Some(expected) = expected else {
                 let (status, body) = world.reply(7);
                 assert_eq!(status, 503);
