@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::Token;
 use crate::azure::{dates, json};
@@ -21,49 +21,40 @@ struct TokenAnswer<'a> {
     #[serde(borrow)]
     access_token: Cow<'a, str>,
     #[serde(borrow)]
-    expires_in: Option<Written<'a>>,
+    expires_in: Option<&'a RawValue>,
     #[serde(borrow)]
-    expires_on: Option<Written<'a>>,
+    expires_on: Option<&'a RawValue>,
     #[serde(borrow)]
-    refresh_in: Option<Written<'a>>,
+    refresh_in: Option<&'a RawValue>,
 }
 
-/// Seconds as a number or as text, or a date as text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written<'a> {
-    Number(f64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-    /// Anything else counts as absent.
-    Other(IgnoredAny),
+/// A number as it is written, or what a string says; anything else is empty, and so of no form below.
+fn written(field: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let raw = field?.get();
+    if raw.starts_with('"') {
+        serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(raw))
+    }
 }
 
-impl Written<'_> {
-    /// Seconds, also with a fraction; below zero is zero.
-    fn seconds(&self) -> Option<Span> {
-        let seconds = match self {
-            Self::Number(number) => *number,
-            Self::Text(text) => text.trim().parse().ok()?,
-            Self::Other(_) => return None,
-        };
-        seconds.is_finite().then(|| Span::from_seconds(seconds))
-    }
+/// Seconds, also with a fraction; below zero is zero.
+fn seconds(text: &str) -> Option<Span> {
+    let seconds: f64 = text.trim().parse().ok()?;
+    seconds.is_finite().then(|| Span::from_seconds(seconds))
+}
 
-    /// Seconds since 1970, or a date.
-    fn time(&self) -> Option<Timestamp> {
-        let date = || match self {
-            Self::Text(text) => dates::token_date(text),
-            _ => None,
-        };
-        self.seconds().map(|s| Timestamp(s.0)).or_else(date)
-    }
+/// Seconds since 1970, or a date.
+fn time(text: &str) -> Option<Timestamp> {
+    let since = seconds(text).map(|seconds| Timestamp(seconds.0));
+    since.or_else(|| dates::token_date(text))
 }
 
 /// A JWT's `exp` (RFC 7519, section 4.1.4), seconds since 1970.
 #[derive(Deserialize)]
-struct Claims {
-    exp: f64,
+struct Claims<'a> {
+    #[serde(borrow)]
+    exp: &'a RawValue,
 }
 
 /// The `exp` of a token that happens to be a JWT. Its signature is the vault's business: the time only
@@ -71,8 +62,8 @@ struct Claims {
 fn end_in(token: &str) -> Option<Timestamp> {
     let payload = token.split('.').nth(1)?;
     let payload = base64::decode(payload.as_bytes())?;
-    let claims: Claims = json::read(&payload).ok()?;
-    Some(Timestamp(Span::from_seconds(claims.exp).0))
+    let claims: Claims<'_> = json::read(&payload).ok()?;
+    seconds(claims.exp.get()).map(|seconds| Timestamp(seconds.0))
 }
 
 /// Reads the 200 answer of `source`: `expires_in` first (it does not depend on our clock), then
@@ -89,16 +80,11 @@ pub(super) fn read(body: &[u8], source: &str, now: Timestamp) -> Result<Token, F
             "answered 200 without the JSON of a token"
         })
     })?;
-    let written = |field: &Option<Written<'_>>| field.as_ref().and_then(Written::seconds);
+    let span = |field| written(field).and_then(|text| seconds(&text));
     let until = |end: Timestamp| end.until(now);
-    let life = written(&answer.expires_in)
-        .or_else(|| {
-            answer
-                .expires_on
-                .as_ref()
-                .and_then(Written::time)
-                .map(until)
-        })
+    let ends_on = || written(answer.expires_on).and_then(|text| time(&text));
+    let life = span(answer.expires_in)
+        .or_else(|| ends_on().map(until))
         .or_else(|| end_in(&answer.access_token).map(until))
         .unwrap_or(UNKNOWN_LIFE);
     if life.0 == 0 {
@@ -106,6 +92,6 @@ pub(super) fn read(body: &[u8], source: &str, now: Timestamp) -> Result<Token, F
             "gave a token whose life is over already; check the gateway's clock",
         ));
     }
-    Token::new(&answer.access_token, life, written(&answer.refresh_in), now)
+    Token::new(&answer.access_token, life, span(answer.refresh_in), now)
         .ok_or_else(|| bad("gave a token that cannot be sent in a header"))
 }
