@@ -16,7 +16,7 @@ const HEAD: &str = r#"<!-- Made by `cargo xtask schema` from xtask/src/errors.rs
 
 # Errors, and what to do
 
-A secret that cannot be had has a *reason*, one word that is the same in the client's answer, in the log and in
+A secret that could not be resolved has a *reason*, one word that is the same in the client's answer, in the log and in
 metrics. The log line before it (`event=secret_failed`, `event=token_failed`) has Azure's request id, and in `detail` what
 to do and Azure's codes. [observability.md](observability.md) has all events and metrics.
 
