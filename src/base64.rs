@@ -6,11 +6,12 @@ use alloc::vec::Vec;
 use base64ct::{Base64UrlUnpadded as Url, Encoding as _};
 use zeroize::Zeroizing;
 
-/// The bytes, or `None` when this is base64 in neither alphabet (RFC 4648, sections 4 and 5). White space
-/// at the end is left out: `base64` and `echo` put it there.
+/// The bytes, or `None` when this is base64 in neither alphabet (RFC 4648, sections 4 and 5). Line breaks,
+/// tabs and blanks are skipped wherever they are (RFC 2045, section 6.8): `base64` breaks lines, `echo` ends one.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.trim_ascii_end();
+    let digit = |b: &u8| !matches!(b, b'\r' | b'\n' | b'\t' | b' ');
+    let text: Zeroizing<Vec<u8>> = Zeroizing::new(text.iter().copied().filter(digit).collect());
     let padding = text.iter().rev().take_while(|b| **b == b'=').count();
     // All of the padding or none.
     if padding != 0 && (padding > 2 || !text.len().is_multiple_of(4)) {
@@ -71,11 +72,14 @@ mod tests {
 
     #[test]
     fn both_alphabets_with_and_without_padding() {
-        for text in ["-_8=", "-_8", "+/8=", "+/8", "+/8=\n"] {
+        for text in [
+            "-_8=", "-_8", "+/8=", "+/8", "+/8=\n", " +/8=", "+/\r\n8=", "+\t/8 =",
+        ] {
             assert_eq!(decode(text.as_bytes()), Some(vec![0xfb, 0xff]), "{text}");
         }
         assert_eq!(decode(b""), Some(vec![]));
-        assert_eq!(decode(b"a b="), None);
+        assert_eq!(decode(b"a\x0cb="), None);
+        assert_eq!(decode(b" \r\n"), Some(vec![]));
         assert_eq!(decode(b"+_8="), None);
         for text in ["-_8==", "-_8===", "====", "=", "A===", "AA=", "AB==", "A"] {
             assert_eq!(decode(text.as_bytes()), None, "{text}");

@@ -207,7 +207,7 @@ impl Kind {
         match &identity.credential {
             Credential::Managed(_) => Self::ManagedIdentity,
             Credential::App(app) => match &app.proof {
-                Proof::Secret(_) => Self::ClientSecret,
+                Proof::Secret { .. } => Self::ClientSecret,
                 Proof::Certificate(_) => Self::ClientCertificate,
                 Proof::Federated(_) | Proof::FederatedSource { .. } => Self::WorkloadIdentity,
             },

@@ -876,6 +876,13 @@ impl Resolver {
             }
             // A request that is gone has no flight any more, and nothing to go on for.
             Ok(None) if self.flights.contains_key(&(lane, Subject::Token(identity))) => {
+                if let Some(warning) = slot.progress.take_warning() {
+                    let line = Line::new("client_secret_refused").words(&who.describe());
+                    todo.log.push(LogLine {
+                        warning: true,
+                        text: line.quoted("detail", warning).end(),
+                    });
+                }
                 self.call_token(lane, identity, now, todo);
             }
             Ok(None) => {}
@@ -979,6 +986,19 @@ impl Resolver {
         };
         match key_vault::read_secret(vault, slot.key.collection, answer, now.time) {
             Ok(secret) => {
+                let warning = key_vault::date_warning(vault, slot.key.collection, answer, now.time);
+                if let Some(reason) = warning {
+                    let line = about("secret_out_of_dates", &self.config, &slot.key);
+                    let head = line.word("reason", reason.as_str()).end();
+                    if self.events.first(&head, slot.pinned, now.time) {
+                        let line = Line::of(&head)
+                            .quoted("detail", "served because of dates: warn; set a new version");
+                        todo.log.push(LogLine {
+                            warning: true,
+                            text: line.end(),
+                        });
+                    }
+                }
                 let before = slot.record.found.as_ref().map(|f| &f.secret.value);
                 if before.is_some_and(|before| *before != secret.value) {
                     todo.log.push(LogLine {
@@ -1010,7 +1030,9 @@ impl Resolver {
                 self.publish(lane, at, now);
                 self.finish_secret(lane, at, todo);
             }
-            Err(Refusal::Token(failure)) => self.token_refused(lane, at, &failure, now, todo),
+            Err(Refusal::Token { failure, claims }) => {
+                self.token_refused(lane, at, &failure, claims, now, todo);
+            }
             Err(Refusal::Other(failure)) => {
                 if failure.holds_vault {
                     self.hold_vault(at, &failure, now, todo);
@@ -1026,6 +1048,7 @@ impl Resolver {
         lane: Lane,
         at: usize,
         failure: &Failure,
+        claims: Option<String>,
         now: &Now<'_>,
         todo: &mut Todo,
     ) {
@@ -1038,6 +1061,10 @@ impl Resolver {
             return self.secret_failed(lane, at, failure, now, todo);
         }
         if let Some(slot) = self.tokens.get_mut(identity) {
+            slot.progress.forget_tenant();
+            if let Some(claims) = claims {
+                slot.progress.ask_for_claims(claims);
+            }
             slot.refused = slot
                 .token
                 .take()

@@ -64,7 +64,7 @@ fn every_recorded_exchange_is_understood() {
                 );
                 assert_eq!((secret.expires_at, secret.not_before), (None, None));
             }
-            (401, Err(Refusal::Token(failure))) => {
+            (401, Err(Refusal::Token { failure, .. })) => {
                 assert!(failure.detail.contains("AKV10000"), "{}", failure.detail);
                 let tenants =
                     "in the tenant 72f988bf-86f1-41af-91ab-2d7cd011db47, tenant_id is mine";

@@ -2,11 +2,13 @@
 //! signatures, assertions, headers and resources.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use envoy_test::emulator::{AppRegistration, Azure, Endpoint};
+use envoy_test::client;
+use envoy_test::emulator::{AppRegistration, Azure, Endpoint, ExpiryForm, Fault};
 use envoy_test::envoy::{Tools, workspace};
 use envoy_test::world::{CLIENT, CLIENT_SECRET, TENANT, World, certificate_of, configuration};
 use serde_json::{Value, json};
@@ -238,4 +240,158 @@ fn a_vault_of_another_tenant_is_told_by_name() {
     let line = logged(&world, "AKV10032");
     let words = format!("the vault is in the tenant {TENANT}, tenant_id is other-tenant");
     assert!(line.contains(&words), "{line}");
+}
+
+#[test]
+fn a_managed_identity_says_the_end_in_every_form() {
+    for form in [
+        ExpiryForm::Iso8601,
+        ExpiryForm::Fraction,
+        ExpiryForm::Absent,
+    ] {
+        let seed = |azure: &Azure| {
+            seed(azure);
+            azure.set_expiry_form(form);
+        };
+        let world = world_of(&managed(json!({})), none, seed);
+        resolves(&world, &[]);
+        let calls = world.azure.count(Endpoint::ManagedIdentity);
+        assert_eq!(calls, 1, "{form:?}");
+    }
+}
+
+#[test]
+fn the_metadata_service_says_why_it_refuses() {
+    let text = "AADSTS500011: The resource principal named https://vault.azure.net was not found in the tenant named Contoso.";
+    let body = json!({ "error": "invalid_resource", "error_description": text }).to_string();
+    let seed = |azure: &Azure| {
+        seed(azure);
+        let fault = Fault::Answer {
+            status: 400,
+            headers: Vec::new(),
+            body,
+        };
+        azure.fail(Endpoint::ManagedIdentity, fault).times(1000);
+    };
+    let world = world_of(&managed(json!({})), none, seed);
+    let line = logged(&world, "event=token_failed");
+    assert!(line.contains("AADSTS500011"), "{line}");
+    assert!(!line.contains("has no such identity"), "{line}");
+}
+
+#[test]
+fn the_next_client_secret_takes_over() {
+    let seed = |azure: &Azure| {
+        seed(azure);
+        azure.set_client_secret(CLIENT, "the-new-one");
+    };
+    let environment = |_| {
+        vec![
+            ("AZURE_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
+            ("AZURE_CLIENT_SECRET_NEXT", "the-new-one".to_owned()),
+        ]
+    };
+    let world = world_of(&json!({}), environment, seed);
+    resolves(&world, &[CLIENT_SECRET, "the-new-one"]);
+    let line = logged(&world, "event=client_secret_refused");
+    assert!(line.contains("CLIENT_SECRET_NEXT"), "{line}");
+    let calls = world.azure.calls();
+    let tokens = calls.iter().filter(|c| c.endpoint == Endpoint::Token);
+    let statuses: Vec<u16> = tokens.map(|call| call.status).collect();
+    assert_eq!(statuses, [401, 200], "refused, then the other one");
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("its address").port()
+}
+
+/// Puts a token into the volume as kubelet does: a folder of its own, and `..data` renamed onto it.
+fn project(volume: &Path, generation: &str, token: &str) {
+    let folder = volume.join(generation);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("azure-identity-token"), token).expect("the token");
+    let new = volume.join("..data_tmp");
+    symlink(generation, &new).expect("a link");
+    std::fs::rename(&new, volume.join("..data")).expect("the swap");
+}
+
+/// The listener of filter-config/envoy/workload-identity.yaml on 127.0.0.1, and its cluster.
+fn serve_projected_token(bootstrap: &mut Value, volume: &Path, port: u16) {
+    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+    let file = volume.join("azure-identity-token");
+    let body = json!({ "filename": file, "watched_directory": { "path": volume } });
+    let manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let router = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let listener = json!({
+        "name": "federated_token",
+        "address": address,
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": manager,
+                "stat_prefix": "federated_token",
+                "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [
+                    { "match": { "path": "/token" }, "direct_response": { "status": 200, "body": body } },
+                ] }] },
+                "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": { "@type": router } }],
+            },
+        }] }],
+    });
+    let cluster = json!({
+        "name": "federated_token",
+        "load_assignment": { "cluster_name": "federated_token", "endpoints": [
+            { "lb_endpoints": [{ "endpoint": { "address": address } }] },
+        ] },
+    });
+    for (field, item) in [("listeners", listener), ("clusters", cluster)] {
+        let list = bootstrap["static_resources"][field].as_array_mut();
+        list.expect("a list").push(item);
+    }
+}
+
+#[test]
+fn a_workload_identity_without_a_sidecar() {
+    let volume = std::env::temp_dir().join(format!("projected-token-{}", free_port()));
+    std::fs::create_dir_all(&volume).expect("the volume");
+    let azure = Azure::new();
+    let first = azure.federated_token(SUBJECT);
+    project(&volume, "..2026_11_26_01", &first);
+    let link = volume.join("azure-identity-token");
+    symlink("..data/azure-identity-token", link).expect("the link");
+    let port = free_port();
+    let vault = json!({ "federated_token_cluster": "federated_token" });
+    let rest = json!({ "request": { "set": { "headers": { "x-key": "{vault://azure/db}" } } } });
+    let world = World::start_changed(
+        Tools::find_full().expect("the tools are there"),
+        &configuration(&vault, &rest),
+        |_| {
+            vec![(
+                "AZURE_FEDERATED_TOKEN_URL",
+                format!("http://127.0.0.1:{port}/token"),
+            )]
+        },
+        |bootstrap| serve_projected_token(bootstrap, &volume, port),
+        seed,
+    )
+    .expect("the world starts");
+    resolves(&world, &[&first]);
+
+    project(&volume, "..2026_11_26_02", "e30.e30.second");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let start = Instant::now();
+    while client::get(address, "/token", &[])
+        .expect("an answer")
+        .text()
+        != "e30.e30.second"
+    {
+        let waited = start.elapsed();
+        assert!(
+            waited < Duration::from_secs(10),
+            "the new token is not served"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = std::fs::remove_dir_all(&volume);
 }

@@ -1,81 +1,68 @@
-//! Dates as Azure writes them: in `Retry-After` (RFC 9110, section 5.6.7) and in the token answers of the
-//! old App Service. Always in UTC; it knows no time zone and no clock.
+//! Dates as Azure writes them: in `Retry-After` (RFC 9110, section 5.6.7) and in the token answers of
+//! managed identities. The crates `httpdate` and `time` do the reading; this file knows only which forms
+//! Azure uses. A date without a zone is in UTC. It reads no clock.
+
+use std::time::UNIX_EPOCH;
+
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Duration, OffsetDateTime, PrimitiveDateTime};
 
 use crate::time::Timestamp;
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the form that all servers have to send.
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, and the two obsolete forms that a recipient has to accept
+/// (RFC 9110, section 5.6.7).
 #[must_use]
 pub fn http_date(text: &str) -> Option<Timestamp> {
-    let (_, rest) = text.trim().split_once(',')?;
-    let mut parts = rest.strip_prefix(' ')?.split(' ');
-    let day = parts.next()?.parse().ok()?;
-    let month = parts.next()?;
-    let month = 1 + MONTHS.iter().position(|name| *name == month)?;
-    let year = parts.next()?.parse().ok()?;
-    let time = clock(parts.next()?)?;
-    (parts.next()? == "GMT" && parts.next().is_none())
-        .then(|| at(year, u64::try_from(month).ok()?, day, time))?
+    let at = httpdate::parse_http_date(text.trim()).ok()?;
+    let since = at.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp(u64::try_from(since.as_millis()).ok()?))
 }
 
-/// `9/14/2017 00:00:00 PM +00:00` and `09/14/2017 00:00:00 +00:00`: the `expires_on` of App Service's
-/// api-version 2017-09-01, on Windows and on Linux
-/// (<https://learn.microsoft.com/azure/app-service/overview-managed-identity>).
+/// The date in `expires_on`: ISO 8601 as newer hosts write it (`2026-11-27T13:00:00.0000000+00:00`, also
+/// without a zone or with a blank for the `T`), else as App Service's api-version 2017-09-01 does.
 #[must_use]
-pub fn app_service_date(text: &str) -> Option<Timestamp> {
-    let rest = text.trim().strip_suffix("+00:00")?.trim_end();
+pub fn token_date(text: &str) -> Option<Timestamp> {
+    iso_8601(text.trim()).or_else(|| app_service_date(text.trim()))
+}
+
+fn iso_8601(text: &str) -> Option<Timestamp> {
+    // A zone can only follow the time: the dashes of the date are before the 11th character.
+    let time = text.get(10..)?;
+    let zone = time.ends_with(['Z', 'z']) || time.contains(['+', '-']);
+    let zone = if zone { "" } else { "Z" };
+    let text = format!("{}T{}{zone}", text.get(..10)?, time.get(1..)?);
+    let separated = time.starts_with(['T', 't', ' ']);
+    let at = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
+    separated.then(|| timestamp(at))?
+}
+
+/// `9/14/2017 00:00:00 PM +00:00` and `09/14/2017 00:00:00 +00:00`: on Windows and on Linux
+/// (<https://learn.microsoft.com/azure/app-service/overview-managed-identity>).
+fn app_service_date(text: &str) -> Option<Timestamp> {
+    let format = format_description!(
+        "[month padding:none]/[day padding:none]/[year] [hour padding:none]:[minute]:[second]"
+    );
+    let rest = text.strip_suffix("+00:00").unwrap_or(text).trim_end();
     let (rest, half) = match (rest.strip_suffix(" AM"), rest.strip_suffix(" PM")) {
         (Some(rest), _) => (rest, Some(0)),
         (_, Some(rest)) => (rest, Some(12)),
         _ => (rest, None),
     };
-    let (date, time) = rest.split_once(' ')?;
-    let mut date = date.split('/');
-    let (month, day, year) = (date.next()?, date.next()?, date.next()?);
-    if date.next().is_some() {
-        return None;
-    }
-    let seconds = clock(time)?;
-    let seconds = match half {
+    let at = PrimitiveDateTime::parse(rest, &format).ok()?;
+    let hour = match (half, i64::from(at.hour())) {
         // 12:30 AM is half past midnight. An hour past 12 beside AM or PM was seen: it is as it says.
-        Some(half) if seconds < 13 * 3600 => seconds % (12 * 3600) + half * 3600,
-        _ => seconds,
+        (Some(half), hour) if hour <= 12 => hour % 12 + half,
+        (_, hour) => hour,
     };
-    at(
-        year.parse().ok()?,
-        month.parse().ok()?,
-        day.parse().ok()?,
-        seconds,
-    )
+    let moved = Duration::hours(hour - i64::from(at.hour()));
+    timestamp(at.assume_utc().checked_add(moved)?)
 }
 
-/// `08:49:37` in seconds.
-fn clock(text: &str) -> Option<u64> {
-    let mut parts = text.split(':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-    let right = hour < 24 && minute < 60 && second <= 60 && parts.next().is_none();
-    right.then_some(hour * 3600 + minute * 60 + second)
-}
-
-/// A day of the Gregorian calendar from 1970 to 9999, and the seconds in it.
-fn at(year: u64, month: u64, day: u64, seconds: u64) -> Option<Timestamp> {
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years that begin in March end with the leap day; 153 days are five months from there on.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let days = year * 365 + leap_days + (153 * month + 2) / 5 + day - 1;
-    // 719468 days from 1 March of the year 0 to 1 January 1970.
-    let days = days.checked_sub(719_468)?;
-    Some(Timestamp((days * 86_400 + seconds) * 1000))
+/// `None` before 1970.
+fn timestamp(at: OffsetDateTime) -> Option<Timestamp> {
+    let milliseconds = at.unix_timestamp_nanos() / 1_000_000;
+    Some(Timestamp(u64::try_from(milliseconds).ok()?))
 }
 
 #[cfg(test)]
@@ -83,38 +70,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_of_both_forms() {
+    fn http_dates() {
         for (text, seconds) in [
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
             ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Tue, 29 Feb 2028 23:59:60 GMT", Some(1_835_481_600)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
             ("Sun, 06 Nov 1994 08:49:37 CET", None),
-            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
             ("Sun, 06 Nov 1994 08:49 GMT", None),
             ("120", None),
         ] {
             let read = http_date(text).map(|t| t.0 / 1000);
             assert_eq!(read, seconds, "{text}");
         }
-        for (text, seconds) in [
-            ("9/14/2017 1:30:00 PM +00:00", Some(1_505_395_800)),
-            ("09/14/2017 13:30:00 +00:00", Some(1_505_395_800)),
-            ("9/14/2017 12:30:00 AM +00:00", Some(1_505_349_000)),
-            ("9/14/2017 00:00:00 PM +00:00", Some(1_505_390_400)),
-            ("9/14/2017 13:30:00 PM +00:00", Some(1_505_395_800)),
+    }
+
+    #[test]
+    fn token_dates() {
+        for (text, milliseconds) in [
+            ("9/14/2017 1:30:00 PM +00:00", Some(1_505_395_800_000)),
+            ("09/14/2017 13:30:00 +00:00", Some(1_505_395_800_000)),
+            ("9/14/2017 12:30:00 AM +00:00", Some(1_505_349_000_000)),
+            ("9/14/2017 12:30:00 PM +00:00", Some(1_505_392_200_000)),
+            ("9/14/2017 00:00:00 PM +00:00", Some(1_505_390_400_000)),
+            ("9/14/2017 13:30:00 PM +00:00", Some(1_505_395_800_000)),
+            ("2017-09-14T13:30:00Z", Some(1_505_395_800_000)),
+            ("2017-09-14T13:30:00.1234567+00:00", Some(1_505_395_800_123)),
+            ("2017-09-14T15:30:00.0000000+02:00", Some(1_505_395_800_000)),
+            ("2017-09-14T13:30:00.0000000Z", Some(1_505_395_800_000)),
+            ("2017-09-14T13:30:00", Some(1_505_395_800_000)),
+            ("2017-09-14 13:30:00.5", Some(1_505_395_800_500)),
+            (" 2017-09-14 13:30:00+00:00 ", Some(1_505_395_800_000)),
             ("14/9/2017 13:30:00 +00:00", None),
-            ("2017-09-14T13:30:00Z", None),
+            ("2017-13-14T13:30:00Z", None),
+            ("1969-09-14T13:30:00Z", None),
+            ("2017-09-14", None),
+            ("2017-09-14x13:30:00Z", None),
             ("9/14/2017 +00:00", None),
+            ("", None),
         ] {
-            let read = app_service_date(text).map(|t| t.0 / 1000);
-            assert_eq!(read, seconds, "{text}");
+            assert_eq!(token_date(text).map(|t| t.0), milliseconds, "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in "[0-9A-Za-z/:, +]{0,40}") {
-            let _ = (http_date(&text), app_service_date(&text));
+        fn any_text_is_read_without_a_panic(text in "[0-9A-Za-zé/:, +.-]{0,40}") {
+            let _ = (http_date(&text), token_date(&text));
         }
     }
 }

@@ -5,11 +5,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use memchr::memmem;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::json;
 use crate::base64;
 use crate::failure::Reason;
-use crate::json::Object;
 
 /// Which of Key Vault's three collections holds an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +172,17 @@ fn pem(label: &str, der: &[u8]) -> Zeroizing<Vec<u8>> {
     out
 }
 
+/// The fields of a public key's JWK (RFC 7518, section 6) that are read.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    n: Option<String>,
+    e: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
 /// A JWK (RFC 7518, section 6) as SubjectPublicKeyInfo (RFC 5280; RFC 8017 for RSA, RFC 5480 for curves) in PEM.
 fn public_key(jwk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     /// rsaEncryption with NULL parameters
@@ -179,18 +191,17 @@ fn public_key(jwk: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     ];
     /// id-ecPublicKey
     const EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-    let jwk = Object::read(jwk).ok()?;
-    let text = |name| jwk.text(name).ok().flatten();
-    let bytes = |name| base64::decode(text(name)?.as_bytes());
-    let kind = text("kty")?;
-    let (algorithm, key) = match kind.strip_suffix("-HSM").unwrap_or(&kind) {
+    let jwk: Jwk = json::read(jwk).ok()?;
+    let bytes = |field: &Option<String>| base64::decode(field.as_deref()?.as_bytes());
+    let kind = &jwk.kty;
+    let (algorithm, key) = match kind.strip_suffix("-HSM").unwrap_or(kind) {
         "RSA" => {
-            let numbers = [integer(&bytes("n")?), integer(&bytes("e")?)].concat();
+            let numbers = [integer(&bytes(&jwk.n)?), integer(&bytes(&jwk.e)?)].concat();
             (RSA.to_vec(), der(0x30, &numbers))
         }
         "EC" => {
-            let (curve, size) = curve(&text("crv")?)?;
-            let (x, y) = (bytes("x")?, bytes("y")?);
+            let (curve, size) = curve(jwk.crv.as_deref()?)?;
+            let (x, y) = (bytes(&jwk.x)?, bytes(&jwk.y)?);
             if x.len() != size || y.len() != size {
                 return None;
             }

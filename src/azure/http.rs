@@ -1,5 +1,6 @@
 //! An HTTP request and its answer as values, between Azure's protocols and the host that makes the call.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -23,7 +24,7 @@ pub struct HttpRequest {
     /// Path and query.
     pub path: String,
     /// Further headers.
-    pub headers: Vec<(&'static str, Zeroizing<String>)>,
+    pub headers: Vec<(Cow<'static, str>, Zeroizing<String>)>,
     /// The body; empty for none.
     pub body: Zeroizing<Vec<u8>>,
     /// How long the call may take.
@@ -70,7 +71,7 @@ pub struct Response {
     pub retry_after: Option<String>,
     /// `x-ms-request-id`, if any: what Azure's support asks for.
     pub request_id: Option<String>,
-    /// `www-authenticate`, if any.
+    /// All values of `www-authenticate`, joined by commas (RFC 9110, section 5.3), if any.
     pub challenge: Option<String>,
     /// The body; it may hold a secret or a token.
     pub body: Zeroizing<Vec<u8>>,
@@ -112,11 +113,11 @@ impl CallFailure {
         let (reason, text) = match self {
             Self::UnknownCluster => (
                 Reason::Gateway,
-                "the gateway has no such cluster; define it, or name the right one in vault_cluster or identity_cluster",
+                "the gateway has no such cluster; define it, or name the right one in vault_cluster or identity_cluster. If it is defined, it is not ready yet: its host's name did not resolve so far",
             ),
             Self::NotSent => (
                 Reason::Gateway,
-                "the gateway could not send the call (a cluster without hosts?)",
+                "the gateway has the cluster, and no host in it to send the call to; its name may not resolve yet",
             ),
             Self::Timeout => (Reason::Timeout, "no answer within timeout_ms"),
             Self::Broken => (

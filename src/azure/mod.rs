@@ -7,4 +7,6 @@ pub mod dates;
 pub mod forms;
 pub mod http;
 pub mod identity;
+mod json;
 pub mod key_vault;
+mod stranger;

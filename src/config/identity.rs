@@ -41,9 +41,11 @@ pub(super) struct Given {
     tenant_id: Option<String>,
     pub(super) client_id: Option<String>,
     secret: Option<SecretValue>,
+    next_secret: Option<SecretValue>,
     certificate: Option<String>,
     token: Option<SecretValue>,
     token_url: Option<String>,
+    token_header: Option<String>,
     token_cluster: Option<String>,
     pub(super) source: Option<Service>,
     pub(super) endpoint: Option<String>,
@@ -118,7 +120,9 @@ impl Given {
         let certificate = settings.text("client_certificate");
         let token = settings.text("federated_token");
         let token_url = settings.text("federated_token_url");
+        let next_secret = settings.text("client_secret_next");
         let fields = &mut settings.fields;
+        let token_header = fields.text("federated_token_header");
         let token_cluster = fields.text("federated_token_cluster");
         let source = fields.choice(
             "managed_identity_source",
@@ -132,9 +136,11 @@ impl Given {
             tenant_id: settings.text("tenant_id"),
             client_id: settings.text("client_id"),
             secret: secret.map(SecretValue::new),
+            next_secret: next_secret.map(SecretValue::new),
             token: token.map(SecretValue::new),
             certificate,
             token_url,
+            token_header,
             token_cluster,
             source,
             endpoint,
@@ -167,6 +173,11 @@ impl Given {
         );
         look_at("object_id", self.object_id.is_some(), managed);
         look_at("resource_id", self.resource_id.is_some(), managed);
+        look_at(
+            "federated_token_header",
+            self.token_header.is_some(),
+            workload,
+        );
         look_at(
             "federated_token_cluster",
             self.token_cluster.is_some(),
@@ -406,14 +417,17 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
             if given.secret.is_none() {
                 missing("client_secret", "CLIENT_SECRET");
             }
-            let secret = given.secret.clone()?;
-            if !is_clean(&secret) {
-                let message = "begins or ends with a blank, or holds a line break (from `echo … | base64`?), which Entra's \
-                               secrets never do; set it without (`printf %s … | base64`)";
-                settings.fields.problem("client_secret", message);
-                return None;
+            let current = given.secret.clone()?;
+            let next = given.next_secret.clone();
+            for (name, secret) in [("client_secret", Some(&current)), ("client_secret_next", next.as_ref())] {
+                if secret.is_some_and(|secret| !is_clean(secret)) {
+                    let message = "begins or ends with a blank, or holds a line break (from `echo … | base64`?), which Entra's \
+                                   secrets never do; set it without (`printf %s … | base64`)";
+                    settings.fields.problem(name, message);
+                    return None;
+                }
             }
-            Some(Proof::Secret(secret))
+            Some(Proof::Secret { current, next })
         }
         Choice::ClientCertificate => {
             let Some(pem) = &given.certificate else {
@@ -439,13 +453,22 @@ fn is_clean(secret: &SecretValue) -> bool {
 }
 
 fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
+    let header = match given.token_header.as_deref().map(one_header) {
+        Some(Err(message)) => {
+            settings.fields.problem("federated_token_header", message);
+            return None;
+        }
+        Some(Ok(header)) => Some(header),
+        None => None,
+    };
     match (&given.token_url, &given.token) {
-        (Some(url), _) => match HttpUrl::parse(url) {
+        (Some(url), _) => match HttpUrl::parse_with_query(url) {
             Ok(url) => Some(Proof::FederatedSource {
                 cluster: given
                     .token_cluster
                     .clone()
                     .unwrap_or_else(|| url.upstream()),
+                header,
                 url,
             }),
             Err(message) => {
@@ -461,4 +484,31 @@ fn federated(settings: &Settings<'_, '_>, given: &Given) -> Option<Proof> {
             None
         }
     }
+}
+
+/// `Name: value`, the one header that a source of federated tokens may want. WasmX sends it as it is.
+fn one_header(text: &str) -> Result<(String, SecretValue), &'static str> {
+    let (name, value) = text
+        .split_once(':')
+        .ok_or("must be like Metadata-Flavor: Google")?;
+    let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+    // RFC 9110, section 5.6.2.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err("has no valid header name before its colon");
+    }
+    const OURS: [&str; 5] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "te",
+    ];
+    if OURS.contains(&name.as_str()) {
+        return Err("names a header that the gateway writes itself");
+    }
+    if value.is_empty() || !value.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
+        return Err("has no printable ASCII value behind its colon");
+    }
+    Ok((name, SecretValue::new(value)))
 }

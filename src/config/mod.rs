@@ -87,6 +87,18 @@ pub struct Vault {
     pub base64_decode: bool,
     /// The `api-version` of Key Vault's data plane.
     pub api_version: String,
+    /// What a secret's `exp` and `nbf` do.
+    pub dates: Dates,
+}
+
+/// `dates`: Key Vault calls `exp` and `nbf` informational, its `get` works outside of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dates {
+    /// A secret outside of its dates is not served.
+    #[default]
+    Enforce,
+    /// It is served, with a warning.
+    Warn,
 }
 
 /// Kong's three times (`kong/pdk/vault.lua`, as documented: a ttl of 0, or none, is no rotation).

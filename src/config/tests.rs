@@ -36,7 +36,9 @@ fn the_designs_vault_is_read() {
     let Credential::App(app) = &vault.identity.credential else {
         panic!("{:?}", vault.identity);
     };
-    assert_eq!(app.proof, Proof::Secret(SecretValue::new("s3cret")));
+    let current = SecretValue::new("s3cret");
+    let next = None;
+    assert_eq!(app.proof, Proof::Secret { current, next });
     assert_eq!(app.authority.host(), "login.microsoftonline.com");
     assert_eq!(vault.identity.scope, "https://vault.azure.net/.default");
     assert_eq!(config.on_error, OnError::Deny);

@@ -1,11 +1,11 @@
 //! The `https://host[:port]` that vaults and authorities have. It knows no DNS and makes no connection.
 
 use core::fmt;
+use std::net::Ipv6Addr;
 
 use crate::azure::cloud;
 use crate::azure::http::Scheme;
 use crate::quoted::Quoted;
-use crate::reference::before;
 
 /// A parsed `https` URI without path, query or user (RFC 3986, the part of it that Azure's endpoints use).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +84,20 @@ pub struct HttpUrl {
 }
 
 impl HttpUrl {
-    /// Reads a URL; the error says what is wrong with it.
+    /// Reads a URL without a query; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Self::parse_with_query(text)?;
+        if url.path.contains('?') {
+            return Err(format!(
+                "must have a plain path without a query: {text}",
+                text = Quoted(text)
+            ));
+        }
+        Ok(url)
+    }
+
+    /// Reads a URL that may have a query, which is sent as it is written.
+    pub fn parse_with_query(text: &str) -> Result<Self, String> {
         let (scheme, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (Scheme::Https, rest),
             (_, Some(rest)) => (Scheme::Http, rest),
@@ -96,22 +108,27 @@ impl HttpUrl {
                 ));
             }
         };
-        let (authority, path) = before(rest, '/');
-        let (host, port) = match authority.rsplit_once(':') {
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        // The colons of an IPv6 literal are in brackets (RFC 3986, section 3.2.2).
+        let with_port = authority
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.contains(']'));
+        let (host, port) = match with_port {
             Some((host, port)) => (host, Some(parse_port(port, text)?)),
             None => (authority, None),
         };
-        if !is_host(host) {
+        if !is_host(host) && !is_ipv6_literal(host) {
             return Err(format!(
                 "has no valid host name: {text}",
                 text = Quoted(text)
             ));
         }
         // WasmX sends the path as it is.
-        let plain = |b: u8| b.is_ascii_graphic() && !b"?#\\\"<>".contains(&b);
+        let plain = |b: u8| b.is_ascii_graphic() && !b"#\\\"<>".contains(&b);
         if !path.bytes().all(plain) {
             return Err(format!(
-                "must have a plain path without a query: {text}",
+                "must have a plain path, without a fragment: {text}",
                 text = Quoted(text)
             ));
         }
@@ -119,7 +136,11 @@ impl HttpUrl {
         Ok(Self {
             scheme,
             authority: port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
-            path: if path.is_empty() { "/" } else { path }.to_owned(),
+            path: if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            },
         })
     }
 
@@ -144,7 +165,8 @@ impl HttpUrl {
     /// `host:port` with the port always there.
     #[must_use]
     pub fn upstream(&self) -> String {
-        match (self.authority.bytes().any(|b| b == b':'), self.scheme) {
+        let port = self.authority.rsplit(']').next().unwrap_or_default();
+        match (port.contains(':'), self.scheme) {
             (true, _) => self.authority.clone(),
             (false, Scheme::Http) => format!("{}:80", self.authority),
             (false, Scheme::Https) => format!("{}:443", self.authority),
@@ -198,6 +220,12 @@ fn parse_port(port: &str, text: &str) -> Result<u16, String> {
             text = Quoted(text)
         )),
     }
+}
+
+/// `[::1]` (RFC 3986, section 3.2.2), without a zone.
+fn is_ipv6_literal(host: &str) -> bool {
+    let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Letters, digits, dots and dashes: WasmX sends `:authority` as it is, so nothing else may get there.
@@ -254,6 +282,48 @@ mod tests {
             "http://h:0/",
         ] {
             assert!(HttpUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_with_a_query_and_ipv6() {
+        let url = |text| {
+            let url = HttpUrl::parse_with_query(text)?;
+            Ok::<_, String>((
+                url.authority().to_owned(),
+                url.upstream(),
+                url.path().to_owned(),
+            ))
+        };
+        for (text, authority, upstream, path) in [
+            ("http://[::1]:8181/t", "[::1]:8181", "[::1]:8181", "/t"),
+            (
+                "http://[fd00::1]/t?a=b",
+                "[fd00::1]",
+                "[fd00::1]:80",
+                "/t?a=b",
+            ),
+            (
+                "https://h?audience=api://x",
+                "h",
+                "h:443",
+                "/?audience=api://x",
+            ),
+            ("http://h:80/a?b=c&d", "h:80", "h:80", "/a?b=c&d"),
+        ] {
+            let expected = (authority.into(), upstream.into(), path.into());
+            assert_eq!(url(text), Ok(expected), "{text}");
+        }
+        for bad in [
+            "http://[::1",
+            "http://::1/",
+            "http://[::g]/",
+            "http://[::1]x/",
+            "http://[::1]:0/",
+            "http://h/a#b",
+            "http://h/a?b c",
+        ] {
+            assert!(HttpUrl::parse_with_query(bad).is_err(), "{bad}");
         }
     }
 

@@ -5,7 +5,7 @@ use super::fields::{CONFIG, MAX_TTL, VAULT};
 use super::identity;
 use super::reader::{Fields, Problems};
 use super::uri::{HttpsUri, did_you_mean};
-use super::{CacheRules, Vault};
+use super::{Dates, CacheRules, Vault};
 use crate::azure::forms::Kind as ObjectKind;
 use crate::json::Json;
 use crate::quoted::Quoted;
@@ -289,6 +289,10 @@ fn read_vault_config(
             .fields
             .problem("api_version", "must be letters, digits, dots and dashes");
     }
+    let dates = settings.fields.choice(
+        "dates",
+        &[("enforce", Dates::Enforce), ("warn", Dates::Warn)],
+    );
     settings.fields.done();
     let uri = uri?;
     Some(Vault {
@@ -301,5 +305,6 @@ fn read_vault_config(
         cache,
         base64_decode,
         api_version,
+        dates: dates.unwrap_or_default(),
     })
 }

@@ -2,6 +2,7 @@
 //! What the hosts do here was measured.
 
 use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::header_map::HeaderMap;
@@ -66,8 +67,18 @@ fn read_response(host: &impl Host, body_size: usize) -> Option<Response> {
     (body.len() >= body_size).then(|| Response {
         status,
         retry_after: headers.text("retry-after").map(ToOwned::to_owned),
-        challenge: headers.text("www-authenticate").map(ToOwned::to_owned),
+        challenge: all_values(headers, "www-authenticate"),
         request_id: headers.text("x-ms-request-id").map(ToOwned::to_owned),
         body,
     })
+}
+
+/// The values of every header of this name, which mean the same in one line with commas between them (RFC
+/// 9110, section 5.3).
+fn all_values(headers: HeaderMap<'_>, name: &str) -> Option<String> {
+    let values = headers
+        .all(name)
+        .filter_map(|value| core::str::from_utf8(value).ok());
+    let values: Vec<&str> = values.collect();
+    (!values.is_empty()).then(|| values.join(", "))
 }

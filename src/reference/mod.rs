@@ -12,7 +12,7 @@
 mod explain;
 mod kong;
 
-pub(crate) use kong::{before, lua_number};
+pub(crate) use kong::lua_number;
 
 use alloc::borrow::ToOwned;
 

@@ -234,7 +234,7 @@ impl<'s> Model<'s> {
             _ if self.down => (503, String::new()),
             Subject::Token(_) => (200, r#"{"access_token":"t","expires_in":86400}"#.to_owned()),
             Subject::Secret(_) => match self.current {
-                None => (404, String::new()),
+                None => (404, r#"{"error":{"code":"SecretNotFound"}}"#.to_owned()),
                 Some(version) => (200, self.bundle(version)),
             },
         };

@@ -83,6 +83,11 @@ impl<'s> World<'s> {
     }
 
     fn answer(&self, resolver: &mut Resolver, call: &Call, status: u16, body: &str) -> Todo {
+        // What has no error of Key Vault's form is not its answer.
+        let body = match (status, body) {
+            (404, "") => r#"{"error":{"code":"SecretNotFound"}}"#,
+            (_, body) => body,
+        };
         let answer = Answer::Response(Response {
             status,
             body: Zeroizing::new(body.as_bytes().to_vec()),

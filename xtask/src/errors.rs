@@ -219,7 +219,7 @@ fn key_vault(page: &mut String) {
             &answer(status, &body),
             Timestamp(0),
         );
-        let Err(Refusal::Token(failure) | Refusal::Other(failure)) = read else {
+        let Err(Refusal::Token { failure, .. } | Refusal::Other(failure)) = read else {
             continue;
         };
         let code = if inner.is_empty() { code } else { inner };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::{Value, json};
 
-use super::entra::{self, Entra, IssuedToken, Moment, RESOURCES};
+use super::entra::{self, Entra, ExpiryForm, IssuedToken, Moment, RESOURCES};
 use super::faults::{Cut, Failing, Fault, Faults};
 use super::policy::{Access, Denial};
 use super::vault::{Answer, Vault, error, is_name};
@@ -190,6 +190,11 @@ impl Azure {
     /// What new tokens say about when to renew them; nothing to begin with.
     pub fn set_refresh_in(&self, seconds: Option<u64>) {
         self.state().entra.refresh_in = seconds;
+    }
+
+    /// How the managed identities' endpoint says when a token ends.
+    pub fn set_expiry_form(&self, form: ExpiryForm) {
+        self.state().entra.expiry = form;
     }
 
     /// How long new tokens live, in seconds.

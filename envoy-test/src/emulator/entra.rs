@@ -26,6 +26,20 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 const ISSUER_KEY: &[u8] = b"the emulated cluster's key";
 pub(super) const ISSUER: &str = "https://issuer.test";
 
+/// How a managed identity's endpoint says when its token ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpiryForm {
+    /// `expires_in` and `expires_on` as text, as IMDS does.
+    #[default]
+    Seconds,
+    /// Only `expires_on`, as `2026-11-27T13:00:00.0000000+00:00`.
+    Iso8601,
+    /// Only `expires_on`, as a number with a fraction.
+    Fraction,
+    /// Nothing at all.
+    Absent,
+}
+
 /// A token that was given out.
 pub(super) struct IssuedToken {
     /// Tenant and client; `None` for a managed identity.
@@ -61,6 +75,7 @@ pub(super) struct Entra {
     pub(super) more_secrets: Vec<(String, String)>,
     pub(super) token_life: Option<u64>,
     pub(super) refresh_in: Option<u64>,
+    pub(super) expiry: ExpiryForm,
     certificates: Vec<Certificate>,
     /// (client id, subject) that tokens of [`ISSUER`] may stand for.
     federations: Vec<(String, String)>,
@@ -353,8 +368,18 @@ impl Entra {
         let body = if old {
             json!({ "access_token": token, "expires_on": date_text(ends), "resource": resource, "token_type": "Bearer" })
         } else {
-            json!({ "access_token": token, "expires_in": life.to_string(), "expires_on": ends.to_string(),
-                "not_before": at.now.to_string(), "resource": resource, "token_type": "Bearer" })
+            let mut body = json!({ "access_token": token, "not_before": at.now.to_string(), "resource": resource,
+                "token_type": "Bearer" });
+            match self.expiry {
+                ExpiryForm::Seconds => {
+                    body["expires_in"] = json!(life.to_string());
+                    body["expires_on"] = json!(ends.to_string());
+                }
+                ExpiryForm::Iso8601 => body["expires_on"] = json!(iso_8601_text(ends)),
+                ExpiryForm::Fraction => body["expires_on"] = json!(format!("{ends}.25")),
+                ExpiryForm::Absent => {}
+            }
+            body
         };
         (200, body)
     }
@@ -414,6 +439,21 @@ fn date_text(seconds: u64) -> String {
         u8::from(time.month()),
         time.day(),
         time.year(),
+        time.minute(),
+        time.second()
+    )
+}
+
+/// `2026-11-27T13:00:00.0000000+00:00`: what some hosts of managed identities write.
+fn iso_8601_text(seconds: u64) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(0))
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.0000000+00:00",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
         time.minute(),
         time.second()
     )

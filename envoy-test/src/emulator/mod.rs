@@ -13,6 +13,7 @@ mod vault;
 
 pub use azure::{AppRegistration, Azure, CallRecord, Counts, Endpoint, Reply};
 pub use ca::TestCa;
+pub use entra::ExpiryForm;
 pub use faults::{Cut, Failing, Fault};
 pub use policy::Denial;
 pub use server::{Options, Server};

@@ -5,15 +5,21 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::assertion::Claims;
-use super::{App, Circumstances, Identity, Proof, Token};
+use super::{App, Circumstances, Identity, Progress, Proof, Token, Which, token_answer};
 use crate::azure::http::{Answer, HttpRequest, Response, Scheme, push_encoded};
+use crate::azure::{json, stranger};
 use crate::failure::{Failure, Reason};
-use crate::json::{Malformed, Object};
 use crate::secret::SecretValue;
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
+
+/// As the log calls it.
+const SERVICE: &str = "Entra ID";
+/// Invalid, and expired: another client secret may do.
+const SECRET_REFUSED: [u64; 2] = [7_000_215, 7_000_222];
 
 /// RFC 7523, section 2.2.
 const JWT_BEARER: &[u8] = b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -27,6 +33,7 @@ pub(super) fn token_request(
     app: &App,
     tenant: &str,
     federated: Option<&SecretValue>,
+    progress: &Progress,
     at: &Circumstances<'_>,
 ) -> Result<HttpRequest, Failure> {
     let path = format!("/{tenant}/oauth2/v2.0/token");
@@ -34,7 +41,11 @@ pub(super) fn token_request(
     push_field(&mut body, "grant_type", b"client_credentials");
     push_field(&mut body, "client_id", app.client_id.as_bytes());
     let assertion = match (&app.proof, federated) {
-        (Proof::Secret(secret), _) => {
+        (Proof::Secret { current, next }, _) => {
+            let secret = match (progress.secret, next) {
+                (Which::Next, Some(next)) => next,
+                _ => current,
+            };
             push_field(&mut body, "client_secret", secret.expose());
             None
         }
@@ -57,6 +68,9 @@ pub(super) fn token_request(
         push_field(&mut body, "client_assertion", assertion.expose());
     }
     push_field(&mut body, "scope", identity.scope.as_bytes());
+    if let Some(claims) = &progress.claims {
+        push_field(&mut body, "claims", claims.as_bytes());
+    }
     Ok(HttpRequest {
         cluster: identity.cluster.clone(),
         scheme: Scheme::Https,
@@ -65,11 +79,11 @@ pub(super) fn token_request(
         path,
         headers: vec![
             (
-                "content-type",
+                "content-type".into(),
                 Zeroizing::new("application/x-www-form-urlencoded".into()),
             ),
-            ("accept", Zeroizing::new("application/json".into())),
-            ("client-request-id", Zeroizing::new(at.id.to_owned())),
+            ("accept".into(), Zeroizing::new("application/json".into())),
+            ("client-request-id".into(), Zeroizing::new(at.id.to_owned())),
         ],
         body,
         timeout: at.timeout,
@@ -85,24 +99,7 @@ fn push_field(body: &mut Vec<u8>, name: &str, value: &[u8]) {
     push_encoded(body, value);
 }
 
-struct TokenAnswer {
-    access_token: Zeroizing<String>,
-    expires_in: u64,
-    refresh_in: Option<u64>,
-}
-
-impl TokenAnswer {
-    fn read(body: &[u8]) -> Result<Self, Malformed> {
-        let answer = Object::read(body)?;
-        Ok(Self {
-            access_token: answer.text("access_token")?.ok_or(Malformed)?,
-            expires_in: answer.number("expires_in")?.ok_or(Malformed)?,
-            refresh_in: answer.number("refresh_in")?,
-        })
-    }
-}
-
-/// Reads the answer to [`token_request`].
+/// Reads the answer to [`token_request`]; no token yet when the other client secret is to be tried.
 ///
 /// # Errors
 /// What Entra ID, or the way there, said instead of a token.
@@ -110,36 +107,101 @@ pub(super) fn read_token(
     identity: &Identity,
     app: &App,
     answer: &Answer,
+    progress: &mut Progress,
     now: Timestamp,
-) -> Result<Token, Failure> {
+) -> Result<Option<Token>, Failure> {
     let response = match answer {
         Answer::Response(response) => response,
         Answer::Failed(failure) => return Err(failure.explain(&identity.cluster)),
     };
-    if response.status != 200 {
-        return Err(refused(app, response, now));
+    if response.status == 200 {
+        let token = token_answer::read(&response.body, SERVICE, now)?;
+        progress.claims = None;
+        progress.tried_both = false;
+        return Ok(Some(token));
     }
-    let bad = |text| Failure::new(Reason::BadAnswer, text);
-    let answer = TokenAnswer::read(&response.body)
-        .map_err(|_| bad("the token endpoint's answer is not the JSON of a token"))?;
-    let life = Span::seconds(answer.expires_in);
-    let refresh_in = answer.refresh_in.map(Span::seconds);
-    Token::new(&answer.access_token, life, refresh_in, now)
-        .ok_or_else(|| bad("the token endpoint's answer holds no usable token"))
+    let Some(error) = EntraError::read(response) else {
+        return Err(stranger::failure(SERVICE, response, now));
+    };
+    let codes = error.codes();
+    let has_next = matches!(app.proof, Proof::Secret { next: Some(_), .. });
+    let refused = codes.iter().any(|code| SECRET_REFUSED.contains(code));
+    if has_next && refused && progress.try_other_secret() {
+        return Ok(None);
+    }
+    let failure = error.failure(&codes, app, response, now);
+    progress.tried_both = false;
+    if failure.reason == Reason::Credentials {
+        // It may be the tenant that the vault named once: the vault names it anew.
+        progress.forget_tenant();
+    }
+    Err(failure)
 }
 
-fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
-    let error = Object::read(&response.body).unwrap_or_default();
-    let text = |name| {
-        let text = error.text(name).ok().flatten();
-        text.map(|text| plain(&text)).unwrap_or_default()
-    };
-    let codes = error.numbers("error_codes");
-    let advice = codes.iter().find_map(|code| advice(*code, app));
-    let (reason, advice) = match (response.status, advice) {
-        (_, Some((reason, advice))) => (reason, advice),
-        (429, _) => (Reason::Throttled, "Entra ID asked us to slow down".into()),
-        (status, _) if status >= 500 => (
+/// Entra ID's error answer (RFC 6749, section 5.2, with Microsoft's own fields).
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EntraError {
+    error: Option<String>,
+    error_description: Option<String>,
+    error_codes: Option<Vec<u64>>,
+    correlation_id: Option<String>,
+    trace_id: Option<String>,
+}
+
+impl EntraError {
+    /// `None` when this is not an answer of Entra ID.
+    fn read(response: &Response) -> Option<Self> {
+        let error: Self = json::read(&response.body).unwrap_or_default();
+        let is_entra =
+            error.error.is_some() || error.error_codes.is_some() || response.request_id.is_some();
+        is_entra.then_some(error)
+    }
+
+    fn codes(&self) -> Vec<u64> {
+        let named = self.error_description.as_deref().and_then(aadsts_code);
+        let codes = self.error_codes.clone().unwrap_or_default();
+        if codes.is_empty() {
+            named.into_iter().collect()
+        } else {
+            codes
+        }
+    }
+
+    fn failure(&self, codes: &[u64], app: &App, response: &Response, now: Timestamp) -> Failure {
+        let text = |field: &Option<String>| field.as_deref().map(plain).unwrap_or_default();
+        let advice = codes
+            .iter()
+            .find_map(|code| advice(*code, &app.client_id, &app.credentials_prefix));
+        let (reason, advice) = advice.unwrap_or_else(|| by_status(response.status));
+        let mut detail = format!("{advice} (status {}", response.status);
+        let codes: Vec<String> = codes.iter().map(|c| format!("AADSTS{c}")).collect();
+        for text in [text(&self.error), codes.join(" ")] {
+            if !text.is_empty() {
+                detail.push_str(", ");
+                detail.push_str(&text);
+            }
+        }
+        let correlation = text(&self.correlation_id);
+        if !correlation.is_empty() {
+            detail.push_str(", correlation_id ");
+            detail.push_str(&correlation);
+        }
+        detail.push_str("; answered by Entra ID)");
+        Failure {
+            // What Entra ID's support asks for.
+            request_id: Some(text(&self.trace_id)),
+            retry_after: response.retry_after(now),
+            ..Failure::new(reason, detail)
+        }
+    }
+}
+
+/// For an answer of Entra ID without a code that we know.
+fn by_status(status: u16) -> (Reason, String) {
+    match status {
+        429 => (Reason::Throttled, "Entra ID asked us to slow down".into()),
+        500.. => (
             Reason::Unavailable,
             "Entra ID could not be reached or is at fault".into(),
         ),
@@ -148,27 +210,14 @@ fn refused(app: &App, response: &Response, now: Timestamp) -> Failure {
             "Entra ID refused the identity; look the code up at https://login.microsoftonline.com/error"
                 .into(),
         ),
-    };
-    let codes: Vec<String> = codes.iter().map(|c| format!("AADSTS{c}")).collect();
-    let mut detail = format!("{advice} (status {}", response.status);
-    for text in [text("error"), codes.join(" ")] {
-        if !text.is_empty() {
-            detail.push_str(", ");
-            detail.push_str(&text);
-        }
     }
-    let correlation = text("correlation_id");
-    if !correlation.is_empty() {
-        detail.push_str(", correlation_id ");
-        detail.push_str(&correlation);
-    }
-    detail.push(')');
-    Failure {
-        // What Entra ID's support asks for.
-        request_id: Some(text("trace_id")),
-        retry_after: response.retry_after(now),
-        ..Failure::new(reason, detail)
-    }
+}
+
+/// The number behind `AADSTS` in an error's description.
+pub(super) fn aadsts_code(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("AADSTS")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    rest.get(..digits)?.parse().ok()
 }
 
 /// What to do about the codes that are seen most, `AADSTS` and the number
@@ -192,12 +241,13 @@ pub const AADSTS: [(&[u64], Reason, &str); 14] = [
     (&[90_033, 90_024, 50_196], Reason::Unavailable, "Entra ID has a fault that passes"),
 ];
 
-fn advice(code: u64, app: &App) -> Option<(Reason, String)> {
+/// The reason and the advice for a code, if it is a known one.
+pub(super) fn advice(code: u64, client_id: &str, prefix: &str) -> Option<(Reason, String)> {
     let known = AADSTS.iter().find(|(codes, ..)| codes.contains(&code));
     let (_, reason, text) = known?;
-    let id = plain(&app.client_id);
+    let id = plain(client_id);
     let pieces = text.split(['{', '}']).map(|piece| match piece {
-        "prefix" => &app.credentials_prefix,
+        "prefix" => prefix,
         "id" => id.as_str(),
         text => text,
     });

@@ -6,36 +6,57 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Circumstances;
 use crate::azure::http::{Answer, HttpRequest};
+use crate::azure::json;
 use crate::config::HttpUrl;
 use crate::failure::{Failure, Reason};
-use crate::json::{Malformed, Object};
 use crate::secret::SecretValue;
 
 /// The request for a federated token.
-pub(super) fn request(url: &HttpUrl, cluster: &str, at: &Circumstances<'_>) -> HttpRequest {
+pub(super) fn request(
+    url: &HttpUrl,
+    cluster: &str,
+    header: Option<&(String, SecretValue)>,
+    at: &Circumstances<'_>,
+) -> HttpRequest {
+    let mut headers = vec![("accept".into(), "*/*".to_owned().into())];
+    if let Some((name, value)) = header {
+        let value = String::from_utf8_lossy(value.expose()).into_owned();
+        headers.push((name.clone().into(), value.into()));
+    }
     HttpRequest {
         cluster: cluster.to_owned(),
         scheme: url.scheme(),
         method: "GET",
         authority: url.authority().to_owned(),
         path: url.path().to_owned(),
-        headers: vec![("accept", "*/*".to_owned().into())],
+        headers,
         body: Vec::new().into(),
         timeout: at.timeout,
     }
 }
 
+/// `{"token":"…"}`, or Kubernetes' TokenRequest.
+#[derive(Deserialize)]
+struct Wrapped {
+    token: Option<String>,
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    token: Option<String>,
+}
+
 /// `token`, or `status.token`.
-fn unwrapped(body: &[u8]) -> Result<Option<Zeroizing<String>>, Malformed> {
-    let answer = Object::read(body)?;
-    answer.text("token")?.map_or_else(
-        || answer.object("status")?.text("token"),
-        |token| Ok(Some(token)),
-    )
+fn unwrapped(body: &[u8]) -> Option<Zeroizing<String>> {
+    let answer: Wrapped = json::read(body).ok()?;
+    let token = answer.token.or_else(|| answer.status?.token);
+    token.map(Zeroizing::new)
 }
 
 /// Reads the answer to [`request`].
@@ -51,9 +72,9 @@ pub(super) fn read(url: &HttpUrl, cluster: &str, answer: &Answer) -> Result<Secr
         );
         return Err(Failure::new(Reason::Unavailable, text));
     }
-    let body = response.body.trim_ascii();
+    let body = json::without_bom(&response.body).trim_ascii();
     let token = if body.first() == Some(&b'{') {
-        unwrapped(body).ok().flatten()
+        unwrapped(body)
     } else {
         core::str::from_utf8(body)
             .ok()

@@ -7,14 +7,17 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Circumstances, Identity, Managed, Token};
-use crate::azure::dates;
+use super::{Circumstances, Identity, Managed, Token, token_answer};
 use crate::azure::http::{Answer, HttpRequest, Response, push_encoded};
+use crate::azure::{json, stranger};
 use crate::failure::{Failure, Reason};
-use crate::json::{Json, Malformed, Object};
-use crate::time::{Span, Timestamp};
+use crate::time::Timestamp;
+
+/// As the log calls it.
+const SERVICE: &str = "the managed identity's endpoint";
 
 /// The kinds of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,50 +84,59 @@ impl Service {
     }
 }
 
-struct TokenAnswer {
-    access_token: Zeroizing<String>,
-    expires_in: Option<Number>,
-    expires_on: Option<Number>,
-    refresh_in: Option<Number>,
+/// An error answer: IMDS has OAuth's fields, App Service a `statusCode` and a `message`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EndpointError {
+    error: Option<String>,
+    error_description: Option<String>,
+    #[serde(alias = "Message", alias = "ExceptionMessage")]
+    message: Option<String>,
 }
 
-impl TokenAnswer {
-    fn read(body: &[u8]) -> Result<Self, Malformed> {
-        let answer = Object::read(body)?;
-        let number = |name| {
-            let written = answer.get(name);
-            written.map(Number::read).transpose()
-        };
-        Ok(Self {
-            access_token: answer.text("access_token")?.ok_or(Malformed)?,
-            expires_in: number("expires_in")?,
-            expires_on: number("expires_on")?,
-            refresh_in: number("refresh_in")?,
-        })
+impl EndpointError {
+    fn read(body: &[u8]) -> Self {
+        json::read(body).unwrap_or_default()
+    }
+
+    /// What it says for people; for decisions only, it does not get into the log.
+    fn text(&self) -> &str {
+        let text = self.error_description.as_deref();
+        text.or(self.message.as_deref()).unwrap_or_default()
     }
 }
 
-/// A number, or a number as text, or (App Service, once) a date.
-struct Number(String);
-
-impl Number {
-    fn read(json: Json<'_>) -> Result<Self, Malformed> {
-        let text = match json.number() {
-            Some(_) => Some(json.written().into()),
-            None => json.text(),
-        };
-        Ok(Self(text.ok_or(Malformed)?.into_owned()))
+/// What a 400 means.
+fn bad_request(error: &EndpointError) -> (Reason, &'static str) {
+    let text = error.text().to_ascii_lowercase();
+    let code = error.error.as_deref().unwrap_or_default();
+    if text.contains("multiple user assigned") {
+        return (
+            Reason::Credentials,
+            "several user-assigned identities belong to this machine; say which one by client_id, object_id or resource_id",
+        );
     }
-
-    fn seconds(&self) -> Option<u64> {
-        self.0.trim().parse().ok()
+    if text.contains("metadata header") {
+        return (
+            Reason::BadAnswer,
+            "the metadata service refuses requests that a proxy changed: keep x-forwarded-for and the like away from it",
+        );
     }
-
-    fn time(&self) -> Option<Timestamp> {
-        self.seconds().map_or_else(
-            || dates::app_service_date(&self.0),
-            |seconds| Some(Timestamp(seconds.saturating_mul(1000))),
-        )
+    if text.contains("identity not found") || text.contains("managed identity found") {
+        return (
+            Reason::Credentials,
+            "this machine has no such identity; assign one to it, or check client_id, object_id and resource_id",
+        );
+    }
+    match code {
+        "invalid_resource" => (
+            Reason::Credentials,
+            "the identity's tenant knows no such resource; check that vault_uri, or scope, is of this machine's cloud",
+        ),
+        _ => (
+            Reason::Credentials,
+            "the managed identity's endpoint refused the request; check which identities are assigned, and client_id, object_id or resource_id",
+        ),
     }
 }
 
@@ -152,9 +164,9 @@ impl Managed {
             Zeroizing::new(String::from_utf8(header.unwrap_or_default()).unwrap_or_default())
         };
         let proof = match self.service {
-            Service::Imds => ("metadata", Zeroizing::new("true".to_owned())),
-            Service::AppService => ("x-identity-header", header()),
-            Service::AppService2017 => ("secret", header()),
+            Service::Imds => ("metadata".into(), Zeroizing::new("true".to_owned())),
+            Service::AppService => ("x-identity-header".into(), header()),
+            Service::AppService2017 => ("secret".into(), header()),
         };
         HttpRequest {
             cluster: identity.cluster.clone(),
@@ -162,7 +174,10 @@ impl Managed {
             method: "GET",
             authority: self.url.authority().to_owned(),
             path: String::from_utf8(path).unwrap_or_default(),
-            headers: vec![proof, ("accept", "application/json".to_owned().into())],
+            headers: vec![
+                proof,
+                ("accept".into(), "application/json".to_owned().into()),
+            ],
             body: Vec::new().into(),
             timeout: at.timeout,
         }
@@ -189,34 +204,40 @@ impl Managed {
         if response.status != 200 {
             return Err(self.refused(response, now));
         }
-        let bad = || {
-            Failure::new(
-                Reason::BadAnswer,
-                "the managed identity's endpoint gave no usable token",
-            )
-        };
-        let answer = TokenAnswer::read(&response.body).map_err(|_| bad())?;
-        let until = answer.expires_on.as_ref().and_then(Number::time);
-        let life = answer.expires_in.as_ref().and_then(Number::seconds);
-        let life = life
-            .map(Span::seconds)
-            .or_else(|| until.map(|until| until.until(now)))
-            .ok_or_else(bad)?;
-        let refresh_in = answer.refresh_in.as_ref().and_then(Number::seconds);
-        Token::new(
-            &answer.access_token,
-            life,
-            refresh_in.map(Span::seconds),
-            now,
-        )
-        .ok_or_else(bad)
+        token_answer::read(&response.body, SERVICE, now)
     }
 
     fn refused(&self, response: &Response, now: Timestamp) -> Failure {
-        let error = Object::read(&response.body).unwrap_or_default();
-        let error = error.text("error").ok().flatten().unwrap_or_default();
-        let error = super::entra::plain(&error);
-        let (reason, advice) = match (self.service, response.status) {
+        let error = EndpointError::read(&response.body);
+        if matches!(response.status, 300..=399 | 407) || json::is_html(&response.body) {
+            return stranger::failure(SERVICE, response, now);
+        }
+        let aadsts = super::entra::aadsts_code(error.text());
+        let id = self.user_assigned.as_ref().map_or("", UserAssigned::id);
+        let advice = aadsts.and_then(|code| super::entra::advice(code, id, "AZURE"));
+        let (reason, advice) = advice.unwrap_or_else(|| self.advice(response.status, &error));
+        let mut detail = format!("{advice} (status {}", response.status);
+        if let Some(error) = &error.error {
+            detail.push_str(", ");
+            detail.push_str(&super::entra::plain(error));
+        }
+        if let Some(code) = aadsts {
+            detail.push_str(&format!(", AADSTS{code}"));
+        }
+        detail.push_str(if error.text().is_empty() && error.error.is_none() {
+            "; without an error of the endpoint's form)"
+        } else {
+            "; answered by the endpoint)"
+        });
+        Failure {
+            retry_after: response.retry_after(now),
+            ..Failure::new(reason, detail)
+        }
+    }
+
+    /// What to do about a status.
+    fn advice(&self, status: u16, error: &EndpointError) -> (Reason, String) {
+        let (reason, advice) = match (self.service, status) {
             (_, 429) => (
                 Reason::Throttled,
                 "the managed identity's endpoint asked us to slow down",
@@ -225,10 +246,7 @@ impl Managed {
             (Service::Imds, 404 | 410) => {
                 (Reason::Unavailable, "the metadata service is being updated")
             }
-            (_, 400) => (
-                Reason::Credentials,
-                "this machine has no such identity; assign one to it, or check client_id, object_id and resource_id",
-            ),
+            (_, 400) => bad_request(error),
             (_, 401 | 403) => (
                 Reason::Credentials,
                 "the endpoint does not accept IDENTITY_HEADER or MSI_SECRET; pass on the ones of this start of the app",
@@ -242,15 +260,6 @@ impl Managed {
                 "what answers is no managed identity's endpoint",
             ),
         };
-        let mut detail = format!("{advice} (status {}", response.status);
-        if !error.is_empty() {
-            detail.push_str(", ");
-            detail.push_str(&error);
-        }
-        detail.push(')');
-        Failure {
-            retry_after: response.retry_after(now),
-            ..Failure::new(reason, detail)
-        }
+        (reason, advice.to_owned())
     }
 }

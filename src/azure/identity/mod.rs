@@ -11,6 +11,7 @@ pub mod assertion;
 mod entra;
 mod federated;
 mod managed;
+mod token_answer;
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -88,8 +89,13 @@ pub enum Tenant {
 /// What an application proves itself with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// A client secret.
-    Secret(SecretValue),
+    /// A client secret, and the one that replaces it.
+    Secret {
+        /// The one that is used first.
+        current: SecretValue,
+        /// Used when Entra ID refuses the other one as wrong or expired.
+        next: Option<SecretValue>,
+    },
     /// A certificate whose key signs an assertion.
     Certificate(ClientCertificate),
     /// A token of another issuer, as it is.
@@ -100,6 +106,8 @@ pub enum Proof {
         url: HttpUrl,
         /// Envoy's cluster, or WasmX's `host:port`.
         cluster: String,
+        /// One header that the source wants, such as `metadata-flavor: Google`.
+        header: Option<(String, SecretValue)>,
     },
 }
 
@@ -158,6 +166,62 @@ pub enum Step {
 pub struct Progress {
     tenant: Option<String>,
     assertion: Option<SecretValue>,
+    /// What the vault wants the next token to say: decoded JSON of a challenge's `claims`.
+    claims: Option<String>,
+    /// Which of two client secrets is used.
+    secret: Which,
+    /// The other one was tried since the last token.
+    tried_both: bool,
+    warning: Option<&'static str>,
+}
+
+/// One of two client secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Which {
+    #[default]
+    Current,
+    Next,
+}
+
+impl Progress {
+    /// The vault refused a token and wants one with these claims (JSON): they go with the next request of
+    /// a client credential.
+    pub fn ask_for_claims(&mut self, claims: String) {
+        self.claims = Some(claims);
+    }
+
+    /// The tenant that the vault named may be the wrong one by now: the vault is asked again.
+    pub fn forget_tenant(&mut self) {
+        self.tenant = None;
+    }
+
+    /// What an operator should know though there was no failure; given once.
+    pub const fn take_warning(&mut self) -> Option<&'static str> {
+        self.warning.take()
+    }
+
+    /// Changes to the other client secret after Entra ID refused this one; once for each token.
+    fn try_other_secret(&mut self) -> bool {
+        if self.tried_both {
+            return false;
+        }
+        self.tried_both = true;
+        (self.secret, self.warning) = match self.secret {
+            Which::Current => (
+                Which::Next,
+                Some(
+                    "Entra ID refused the client secret (expired or wrong), the one in CLIENT_SECRET_NEXT is used; move it to CLIENT_SECRET",
+                ),
+            ),
+            Which::Next => (
+                Which::Current,
+                Some(
+                    "Entra ID refused the client secret in CLIENT_SECRET_NEXT, the one in CLIENT_SECRET is used",
+                ),
+            ),
+        };
+        true
+    }
 }
 
 /// What a request is made with.
@@ -226,7 +290,10 @@ impl Identity {
     pub fn secret(&self) -> Option<&[u8]> {
         match &self.credential {
             Credential::App(app) => match &app.proof {
-                Proof::Secret(secret) | Proof::Federated(secret) => Some(secret.expose()),
+                Proof::Secret {
+                    current: secret, ..
+                }
+                | Proof::Federated(secret) => Some(secret.expose()),
                 Proof::Certificate(certificate) => certificate.secret(),
                 Proof::FederatedSource { .. } => None,
             },
@@ -241,7 +308,10 @@ impl Identity {
             Credential::Managed(_) => 1,
             Credential::App(app) => {
                 1 + matches!(app.tenant, Tenant::OfVault { .. }) as u64
-                    + matches!(app.proof, Proof::FederatedSource { .. }) as u64
+                    + matches!(
+                        app.proof,
+                        Proof::FederatedSource { .. } | Proof::Secret { next: Some(_), .. }
+                    ) as u64
             }
         }
     }
@@ -268,12 +338,20 @@ impl Identity {
             }
         };
         let federated = match (&app.proof, &progress.assertion) {
-            (Proof::FederatedSource { url, cluster }, None) => {
-                return Ok((federated::request(url, cluster, at), Step::Assertion));
+            (
+                Proof::FederatedSource {
+                    url,
+                    cluster,
+                    header,
+                },
+                None,
+            ) => {
+                let request = federated::request(url, cluster, header.as_ref(), at);
+                return Ok((request, Step::Assertion));
             }
             (_, assertion) => assertion.as_ref(),
         };
-        let request = entra::token_request(self, app, tenant, federated, at)?;
+        let request = entra::token_request(self, app, tenant, federated, progress, at)?;
         Ok((request, Step::Token))
     }
 
@@ -298,7 +376,7 @@ impl Identity {
         if token {
             // One assertion, one token: the next one may be another by then.
             progress.assertion = None;
-            return entra::read_token(self, app, answer, now).map(Some);
+            return entra::read_token(self, app, answer, progress, now);
         }
         match (&app.tenant, &app.proof, step) {
             (
@@ -312,7 +390,7 @@ impl Identity {
             ) => {
                 progress.tenant = Some(read_challenge(uri, cluster, *check_resource, answer)?);
             }
-            (_, Proof::FederatedSource { url, cluster }, Step::Assertion) => {
+            (_, Proof::FederatedSource { url, cluster, .. }, Step::Assertion) => {
                 progress.assertion = Some(federated::read(url, cluster, answer)?);
             }
             _ => {}
@@ -326,7 +404,7 @@ impl Proof {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Secret(_) => "client_secret",
+            Self::Secret { .. } => "client_secret",
             Self::Certificate(_) => "client_certificate",
             Self::Federated(_) | Self::FederatedSource { .. } => "workload_identity",
         }
@@ -342,8 +420,8 @@ fn challenge_request(uri: &HttpsUri, cluster: &str, at: &Circumstances<'_>) -> H
         authority: uri.authority(),
         path: "/secrets?api-version=7.6".to_owned(),
         headers: vec![
-            ("accept", "application/json".to_owned().into()),
-            ("x-ms-client-request-id", at.id.to_owned().into()),
+            ("accept".into(), "application/json".to_owned().into()),
+            ("x-ms-client-request-id".into(), at.id.to_owned().into()),
         ],
         body: Vec::new().into(),
         timeout: at.timeout,

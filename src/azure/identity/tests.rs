@@ -181,7 +181,7 @@ fn the_tenant_comes_from_the_vaults_challenge() {
         request
             .headers
             .iter()
-            .all(|(name, _)| *name != "authorization")
+            .all(|(name, _)| name != "authorization")
     );
     let header = r#"Bearer authorization="https://login.windows.net/found", resource="https://vault.azure.net""#;
     let read = |progress: &mut Progress, answer: &Answer| {
@@ -287,6 +287,17 @@ fn managed_identities_write_times_in_every_way() {
         r#"{"access_token":"t","expires_on":"1003600"}"#,
         r#"{"access_token":"t","expires_on":1003600}"#,
         r#"{"access_token":"t","expires_on":"1/12/1970 2:46:40 PM +00:00"}"#,
+        r#"{"access_token":"t","expires_on":"01/12/1970 14:46:40 +00:00"}"#,
+        r#"{"access_token":"t","expires_on":"1003600.0"}"#,
+        r#"{"access_token":"t","expires_on":1003600.0004}"#,
+        r#"{"access_token":"t","expires_in":3600.0001,"expires_on":"nonsense"}"#,
+        r#"{"access_token":"t","expires_on":"1970-01-12T14:46:40.0000000+00:00"}"#,
+        r#"{"access_token":"t","expires_on":"1970-01-12T14:46:40"}"#,
+        r#"{"access_token":"t","expires_in":null,"expires_on":"1970-01-12T16:46:40+02:00"}"#,
+        // {"exp":1003600}
+        r#"{"access_token":"e30.eyJleHAiOjEwMDM2MDB9.c2ln"}"#,
+        r#"{"access_token":"e30.eyJleHAiOjEwMDM2MDB9.c2ln","expires_in":"soon","expires_on":[]}"#,
+        "\u{feff}{\"access_token\":\"t\",\"expires_in\":3600}",
     ] {
         assert_eq!(end(text), Ok((renewed, in_an_hour)), "{text}");
     }
@@ -294,12 +305,20 @@ fn managed_identities_write_times_in_every_way() {
         end(r#"{"access_token":"t","expires_in":"86400","refresh_in":"43200"}"#),
         Ok((NOW + Span::seconds(43_200), NOW + Span::seconds(86_400)))
     );
+    let five_minutes = NOW + Span::seconds(300);
+    for text in [
+        r#"{"access_token":"t"}"#,
+        r#"{"access_token":"e30.AAAA.c2ln","expires_in":{}}"#,
+    ] {
+        assert_eq!(end(text).map(|(_, end)| end), Ok(five_minutes), "{text}");
+    }
     for text in [
         "",
         "{}",
-        r#"{"access_token":"t"}"#,
+        "<html>",
         r#"{"access_token":"a b","expires_in":1}"#,
-        r#"{"access_token":"t","expires_in":"soon"}"#,
+        r#"{"access_token":"t","expires_in":0}"#,
+        r#"{"access_token":"t","expires_on":"1970-01-01T00:00:01Z"}"#,
     ] {
         assert_eq!(end(text).unwrap_err().reason, Reason::BadAnswer, "{text}");
     }
@@ -315,7 +334,7 @@ fn managed_identities_refusals() {
         (410, Reason::Unavailable),
         (429, Reason::Throttled),
         (500, Reason::Unavailable),
-        (302, Reason::BadAnswer),
+        (418, Reason::BadAnswer),
     ] {
         let failure = read(
             &identity,
@@ -416,11 +435,166 @@ fn answers_that_make_no_sense_are_failures() {
         (503, "upstream connect error", Reason::Unavailable),
         (400, r#"{"error_codes":[90033]}"#, Reason::Unavailable),
         (429, "", Reason::Throttled),
-        (400, "<html>", Reason::Credentials),
+        (400, "<html>", Reason::BadAnswer),
+        (302, "", Reason::BadAnswer),
+        (407, "", Reason::Gateway),
     ] {
         let failure = read(&secret_identity(), status, text).unwrap_err();
         assert_eq!(failure.reason, reason, "{status} {text}");
     }
+}
+
+/// What answered, and what the log says.
+#[test]
+fn advice_of_token_endpoints_names_what_answered() {
+    let app = secret_identity();
+    let imds = identity_in(json!({}), &[]);
+    let entra = |code: u64| {
+        json!({ "error": "invalid_client", "error_description": format!("AADSTS{code}: text"), "error_codes": [code] })
+            .to_string()
+    };
+    let oauth =
+        |error: &str, text: &str| json!({ "error": error, "error_description": text }).to_string();
+    let html = "<!DOCTYPE html><html>".to_owned();
+    let pasted = "secret's id was pasted";
+    let none = "no such identity";
+    for (identity, status, body, reason, words, absent) in [
+        (&app, 401, entra(7_000_222), Reason::Credentials, &["has expired", "AADSTS7000222", "answered by Entra ID"][..], pasted),
+        (&app, 401, entra(7_000_215), Reason::Credentials, &[pasted, "AADSTS7000215"], "expired"),
+        (&app, 302, String::new(), Reason::BadAnswer, &["redirect", "status 302"], "refused the identity"),
+        (&app, 200, html.clone(), Reason::BadAnswer, &["HTML"], "refused the identity"),
+        (&app, 403, html.clone(), Reason::BadAnswer, &["proxy or firewall", "HTML"], "refused the identity"),
+        (&app, 407, html.clone(), Reason::Gateway, &["credentials of its own"], "refused the identity"),
+        (&app, 400, oauth("invalid_request", "AADSTS90002: Tenant 'x' not found."), Reason::Credentials, &["no such tenant", "AADSTS90002"], "look the code up"),
+        (&imds, 400, oauth("invalid_resource", "AADSTS500011: The resource principal named x was not found"), Reason::Credentials, &["knows no such resource", "AADSTS500011", "invalid_resource"], none),
+        (&imds, 400, oauth("invalid_request", "Multiple user assigned identities exist, please specify the clientId / resourceId"), Reason::Credentials, &["say which one"], none),
+        (&imds, 400, oauth("invalid_request", "Identity not found"), Reason::Credentials, &[none, "answered by the endpoint"], "say which one"),
+        (&imds, 400, oauth("invalid_request", "Required metadata header not specified"), Reason::BadAnswer, &["x-forwarded-for"], none),
+        (&imds, 400, json!({ "statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found for specified ClientId" }).to_string(), Reason::Credentials, &[none], "say which one"),
+        (&imds, 400, "bad".to_owned(), Reason::Credentials, &["refused the request", "without an error of the endpoint's form"], none),
+        (&imds, 407, String::new(), Reason::Gateway, &["credentials of its own"], none),
+        (&imds, 403, html, Reason::BadAnswer, &["proxy or firewall"], "IDENTITY_HEADER"),
+    ] {
+        let failure = read(identity, status, &body).unwrap_err();
+        let text = &failure.detail;
+        assert_eq!(failure.reason, reason, "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!text.contains(absent), "{absent}: {text}");
+    }
+}
+
+#[test]
+fn the_other_client_secret_is_tried_once_for_each_token() {
+    let identity = identity_in(
+        json!({ "tenant_id": "tenant", "client_id": "client" }),
+        &[
+            ("AZURE_CLIENT_SECRET", "old"),
+            ("AZURE_CLIENT_SECRET_NEXT", "new"),
+        ],
+    );
+    let mut progress = Progress::default();
+    let expired = answer(401, r#"{"error":"invalid_client","error_codes":[7000222]}"#);
+    let wrong = answer(401, r#"{"error":"invalid_client","error_codes":[7000215]}"#);
+    let good = answer(200, r#"{"access_token":"t","expires_in":3600}"#);
+    let secret_in = |progress: &Progress| {
+        let (request, _) = next(&identity, progress);
+        let secret = body(&request).split("client_secret=").nth(1).unwrap();
+        secret.split('&').next().unwrap().to_owned()
+    };
+    let read = |progress: &mut Progress, answer: &Answer| {
+        let token = identity.read(Step::Token, answer, progress, NOW);
+        token.map(|token| token.is_some()).map_err(|f| f.reason)
+    };
+    assert_eq!(secret_in(&progress), "old");
+    assert_eq!(read(&mut progress, &expired), Ok(false), "not the end yet");
+    assert!(
+        progress
+            .take_warning()
+            .unwrap()
+            .contains("CLIENT_SECRET_NEXT")
+    );
+    assert_eq!(progress.take_warning(), None);
+    assert_eq!(secret_in(&progress), "new");
+    assert_eq!(read(&mut progress, &good), Ok(true));
+    assert_eq!(secret_in(&progress), "new", "the one that was taken stays");
+    assert_eq!(read(&mut progress, &wrong), Ok(false));
+    assert_eq!(secret_in(&progress), "old");
+    assert_eq!(
+        read(&mut progress, &expired),
+        Err(Reason::Credentials),
+        "both were tried"
+    );
+    assert_eq!(identity.most_calls(), 2);
+    let one = secret_identity();
+    let failed = one.read(Step::Token, &expired, &mut Progress::default(), NOW);
+    assert!(failed.is_err(), "there is no other");
+}
+
+#[test]
+fn claims_go_with_the_next_request_only() {
+    let identity = secret_identity();
+    let mut progress = Progress::default();
+    progress.ask_for_claims(r#"{"a":{}}"#.to_owned());
+    let claims = "&claims=%7B%22a%22%3A%7B%7D%7D";
+    assert!(body(&next(&identity, &progress).0).ends_with(claims));
+    let failed = identity.read(Step::Token, &answer(503, ""), &mut progress, NOW);
+    assert!(failed.is_err());
+    assert!(
+        body(&next(&identity, &progress).0).ends_with(claims),
+        "until there is a token"
+    );
+    let good = answer(200, r#"{"access_token":"t","expires_in":3600}"#);
+    identity
+        .read(Step::Token, &good, &mut progress, NOW)
+        .unwrap();
+    assert!(!body(&next(&identity, &progress).0).contains("claims"));
+}
+
+#[test]
+fn a_tenant_that_was_refused_is_asked_for_again() {
+    let identity = identity_in(json!({ "client_id": "client", "client_secret": "s" }), &[]);
+    let mut progress = Progress::default();
+    let header = r#"Bearer authorization="https://login.windows.net/found", resource="https://vault.azure.net""#;
+    identity
+        .read(Step::Challenge, &challenge(401, header), &mut progress, NOW)
+        .unwrap();
+    let busy = identity.read(Step::Token, &answer(503, ""), &mut progress, NOW);
+    assert!(busy.is_err());
+    assert_eq!(
+        next(&identity, &progress).1,
+        Step::Token,
+        "a fault that passes changes nothing"
+    );
+    let unknown = answer(400, r#"{"error":"invalid_request","error_codes":[90002]}"#);
+    assert!(
+        identity
+            .read(Step::Token, &unknown, &mut progress, NOW)
+            .is_err()
+    );
+    assert_eq!(next(&identity, &progress).1, Step::Challenge);
+}
+
+#[test]
+fn a_federated_token_with_query_and_header() {
+    let identity = identity_in(
+        json!({ "tenant_id": "tenant", "client_id": "client", "federated_token_header": "Metadata-Flavor: Google",
+            "federated_token_url": "http://[::1]:8181/identity?audience=api://AzureADTokenExchange", "federated_token_cluster": "tokens" }),
+        &[],
+    );
+    let (request, _) = next(&identity, &Progress::default());
+    assert_eq!(request.authority, "[::1]:8181");
+    assert_eq!(
+        request.path,
+        "/identity?audience=api://AzureADTokenExchange"
+    );
+    let headers = request.headers.iter().map(|(n, v)| (&**n, v.as_str()));
+    assert!(
+        headers
+            .collect::<Vec<_>>()
+            .contains(&("metadata-flavor", "Google"))
+    );
 }
 
 proptest::proptest! {

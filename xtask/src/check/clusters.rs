@@ -59,7 +59,7 @@ fn of_vault(vault: &Vault, index: usize) -> Vec<Needed> {
         Credential::App(app) => {
             let authority = app.authority.to_string();
             all.push(needed(&identity.cluster, authority, "identity_cluster"));
-            if let Proof::FederatedSource { url, cluster } = &app.proof {
+            if let Proof::FederatedSource { url, cluster, .. } = &app.proof {
                 all.push(needed(cluster, url.to_string(), "federated_token_cluster"));
             }
             if let Tenant::OfVault { uri, cluster, .. } = &app.tenant {
