@@ -12,7 +12,7 @@ use crate::failure::Reason;
 use crate::json::Object;
 
 /// Which of Key Vault's three collections holds an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Collection {
     /// `/secrets`: values, and the private side of certificates.
     Secrets,

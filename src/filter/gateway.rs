@@ -21,15 +21,14 @@ use super::reply;
 use super::seen::{Known, Seen};
 use super::vm::Flow;
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
-use crate::azure::identity::Step;
 use crate::body::Kind;
 use crate::config::{Config, OnError};
 use crate::events::Line;
 use crate::failure::Reason;
-use crate::metrics::Series;
+use crate::fetch::{Action, Call, CallId, Fetcher, Lane, Now, Shared, Want};
+use crate::metrics::{Outcome as Counted, Series, Source};
 use crate::query;
 use crate::redact::Redactor;
-use crate::resolver::{Call, Lane, Now, Resolver, Shared, Subject, Todo, Want};
 use crate::secret::SecretValue;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
@@ -54,9 +53,7 @@ pub(super) type PendingCalls = ById<PendingCall>;
 /// Whose a call is, and what for.
 pub(super) struct PendingCall {
     pub(super) root: u32,
-    lane: Lane,
-    subject: Subject,
-    step: Step,
+    id: CallId,
 }
 
 /// A filter in its life: configured, not configured, or configured wrongly.
@@ -70,7 +67,9 @@ pub(super) enum Gateway {
 
 pub(super) struct Ready {
     config: Rc<Config>,
-    resolver: Resolver,
+    resolver: Fetcher,
+    /// Where the values of the message that is being judged came from.
+    looked_up: Vec<(Source, usize)>,
     set: Vec<PreparedHeader>,
     /// What responses get: known before the request goes on, so that no answer is lost for it.
     response_set: Vec<PreparedHeader>,
@@ -261,13 +260,12 @@ impl Gateway {
         calls: &mut PendingCalls,
     ) {
         if let Self::Ready(ready) = self {
-            let mut todo = Todo::default();
             ready.with_now(host, |resolver, now| {
-                resolver.answered(call.lane, call.subject, call.step, answer, now, &mut todo);
+                resolver.handle_answer(call.id, answer, now);
             });
-            ready.carry_out(call.root, todo, host, calls);
+            ready.carry_out(call.root, host, calls);
             // It may have begun to follow another worker, which shows at a tick only.
-            ready.set_tick(ready.resolver.next_tick(), host);
+            ready.set_tick(ready.resolver.tick_period(), host);
         }
     }
 
@@ -304,7 +302,7 @@ impl Gateway {
 impl Ready {
     fn new(config: Config, host: &impl Host) -> Self {
         let config = Rc::new(config);
-        let mut resolver = Resolver::new(Rc::clone(&config));
+        let mut resolver = Fetcher::new(Rc::clone(&config));
         let set = PreparedHeader::set(&config, &config.request.set_headers);
         let response_set = PreparedHeader::set(&config, &config.response.set_headers);
         let query = place::in_query(&config, None);
@@ -334,6 +332,7 @@ impl Ready {
             counts: config.metrics.enabled.unwrap_or(by_default),
             config,
             resolver,
+            looked_up: Vec::new(),
             set,
             response_set,
             needs,
@@ -351,7 +350,7 @@ impl Ready {
     fn with_now<R>(
         &mut self,
         host: &impl Host,
-        act: impl FnOnce(&mut Resolver, &Now<'_>) -> R,
+        act: impl FnOnce(&mut Fetcher, &Now<'_>) -> R,
     ) -> R {
         let shared = HostShared {
             host,
@@ -366,10 +365,9 @@ impl Ready {
     }
 
     fn tick(&mut self, root: u32, host: &impl Host, calls: &mut PendingCalls) {
-        let mut todo = Todo::default();
-        let next = self.with_now(host, |resolver, now| resolver.tick(now, &mut todo));
-        self.carry_out(root, todo, host, calls);
-        self.set_tick(next, host);
+        self.with_now(host, |resolver, now| resolver.handle_tick(now));
+        self.carry_out(root, host, calls);
+        self.set_tick(self.resolver.tick_period(), host);
         self.tell(host);
     }
 
@@ -385,7 +383,7 @@ impl Ready {
                 drop(self.resolver.metrics.take_delays());
                 return;
             }
-            let standing = self.resolver.standing(now);
+            let standing = self.resolver.gauges(now);
             self.meters
                 .tell(&mut self.resolver.metrics, &standing, host);
         }
@@ -535,15 +533,15 @@ impl Ready {
         }
         let time = OnceCell::new();
         let now = || *time.get_or_init(|| host.now());
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         // An earlier request may have been given up half way.
         self.prepared.clear();
         for set in self.set.iter_mut().chain(&mut self.response_set) {
-            if !set.prepare(&mut self.resolver, now()) {
+            if !set.prepare(&mut self.resolver, &mut self.looked_up, now()) {
                 return false;
             }
         }
-        let operators = self.resolver.metrics.seen();
+        let operators = self.looked_up.len();
         if references.is_some_and(|hit| !self.clients_prepared(hit, now)) {
             return false;
         }
@@ -553,10 +551,14 @@ impl Ready {
         for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
             header.apply(Map::Request, host);
         }
-        self.resolver.metrics.end_after(operators);
-        if sets {
-            self.resolver.metrics.served();
-        }
+        let counted = if sets {
+            Counted::Served
+        } else {
+            Counted::Other
+        };
+        self.resolver
+            .metrics
+            .record(&self.looked_up, operators, counted);
         true
     }
 
@@ -575,7 +577,9 @@ impl Ready {
                 Known::No => return false,
                 Known::Header(header, at) => {
                     // All values of a header are written together.
-                    if !header.prepare_for_client(&mut self.resolver, now()) || repeats.has(name) {
+                    if !header.prepare_for_client(&mut self.resolver, &mut self.looked_up, now())
+                        || repeats.has(name)
+                    {
                         return false;
                     }
                     self.prepared.push(at);
@@ -702,11 +706,11 @@ impl Ready {
         }
         let now = host.now();
         for set in &mut self.response_set {
-            if set.prepare(&mut self.resolver, now) {
+            if set.prepare(&mut self.resolver, &mut self.looked_up, now) {
                 set.apply(Map::Response, host);
             } else {
                 for want in set.place.wants() {
-                    self.resolver.wish(want, now);
+                    self.resolver.fetch_in_background(want, now);
                 }
                 set.remove(Map::Response, host);
             }
@@ -826,10 +830,11 @@ impl Ready {
         };
         let masks = self.masks() && !response;
         let mut used = Vec::new();
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         let mut bench = Bench {
             on_error,
             resolver: &mut self.resolver,
+            looked_up: &mut self.looked_up,
             since: waited.then_some(parked.since),
             now: host.now(),
             patient: !(response && host.dialect() == Dialect::WasmX),
@@ -841,7 +846,7 @@ impl Ready {
                 .change(context, |stream| stream.used.append(&mut used));
         }
         if matches!(verdict, Verdict::Wait(_)) {
-            self.resolver.metrics.begin();
+            self.looked_up.clear();
         }
         verdict
     }
@@ -867,12 +872,12 @@ impl Ready {
             }
             Verdict::Wait(wants) => wants,
         };
-        let todo = self.fetch(context, &wants, host);
-        let mut woken = self.make_calls(root, todo, host, calls);
+        self.fetch(context, &wants, host);
+        let mut woken = self.make_calls(root, host, calls);
         // This request is not parked yet: it is looked at here, and never resumed before it was held.
         woken.retain(|&other| other != context);
         let verdict = self.judge(context, &parked, true, host);
-        let awaits = self.resolver.awaits(context);
+        let awaits = self.resolver.is_waiting(context);
         // WasmX: a request with a call of its own under way must not go on, or the worker dies.
         let bound = awaits && host.dialect() == Dialect::WasmX;
         let flow = match verdict {
@@ -900,15 +905,15 @@ impl Ready {
 
     fn hold(&mut self, context: u32, parked: Parked, host: &impl Host) -> Flow {
         self.parked.insert(context, parked);
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         // Another worker's fetch shows at a tick only.
-        self.set_tick(self.resolver.next_tick(), host);
+        self.set_tick(self.resolver.tick_period(), host);
         Flow::Pause
     }
 
     fn apply(&mut self, parked: &Parked, edits: Vec<Edit>, host: &impl Host) {
         self.audit(parked, Outcome::GoesOn, host);
-        self.resolver.metrics.end();
+        self.count_message();
         for edit in edits {
             apply(host, parked.stage, edit);
         }
@@ -947,7 +952,7 @@ impl Ready {
     /// Answers the request from here.
     fn deny(&mut self, context: u32, denial: &Denial, host: &impl Host) -> Flow {
         self.complain("request_denied", denial, host);
-        self.resolver.metrics.end();
+        self.count_message();
         self.resolver.metrics.count(Series::Refusals(denial.reason));
         if self.needs.response {
             self.streams
@@ -957,76 +962,65 @@ impl Ready {
         Flow::Pause
     }
 
-    fn fetch(&mut self, context: u32, wants: &[Want], host: &impl Host) -> Todo {
+    /// The message that was judged counts.
+    fn count_message(&mut self) {
+        let metrics = &mut self.resolver.metrics;
+        metrics.record(&self.looked_up, 0, Counted::Other);
+        self.looked_up.clear();
+    }
+
+    fn fetch(&mut self, context: u32, wants: &[Want], host: &impl Host) {
         let lane = match host.dialect() {
             Dialect::Envoy => Lane::Worker,
             Dialect::WasmX => Lane::Request(context),
         };
-        let mut todo = Todo::default();
         self.with_now(host, |resolver, now| {
             for want in wants {
-                resolver.fetch(want, lane, context, now, &mut todo);
+                resolver.fetch(want, lane, context, now);
             }
         });
-        todo
     }
 
-    fn carry_out(&mut self, root: u32, todo: Todo, host: &impl Host, calls: &mut PendingCalls) {
-        let woken = self.make_calls(root, todo, host, calls);
+    fn carry_out(&mut self, root: u32, host: &impl Host, calls: &mut PendingCalls) {
+        let woken = self.make_calls(root, host, calls);
         self.wake(root, woken, host, calls);
     }
 
     /// Makes the calls; one that cannot be made is answered on the spot, which may lead to more. Returns
-    /// whom to wake.
-    fn make_calls(
-        &mut self,
-        root: u32,
-        mut todo: Todo,
-        host: &impl Host,
-        calls: &mut PendingCalls,
-    ) -> Vec<u32> {
-        loop {
-            for line in todo.log.drain(..) {
-                host.log(
-                    if line.warning {
+    /// the requests to wake.
+    fn make_calls(&mut self, root: u32, host: &impl Host, calls: &mut PendingCalls) -> Vec<u32> {
+        let mut woken = Vec::new();
+        while let Some(action) = self.resolver.poll() {
+            match action {
+                Action::Wake(context) => woken.push(context),
+                Action::Log(line) => {
+                    let level = if line.warning {
                         Level::Warn
                     } else {
                         Level::Info
-                    },
-                    &line.text,
-                );
-            }
-            let Some(Call {
-                lane,
-                subject,
-                step,
-                request,
-            }) = todo.calls.pop()
-            else {
-                return todo.woken;
-            };
-            match send(host, &request) {
-                Ok(token) => {
-                    calls.insert(
-                        token,
-                        PendingCall {
-                            root,
-                            lane,
-                            subject,
-                            step,
-                        },
-                    );
-                }
-                Err(refused) => {
-                    let failure = match refused {
-                        Refused::BAD_ARGUMENT => CallFailure::UnknownCluster,
-                        _ => CallFailure::NotSent,
                     };
-                    self.with_now(host, |resolver, now| {
-                        let answer = Answer::Failed(failure);
-                        resolver.answered(lane, subject, step, &answer, now, &mut todo);
-                    });
+                    host.log(level, &line.text);
                 }
+                Action::Call(call) => self.make_call(root, &call, host, calls),
+            }
+        }
+        woken
+    }
+
+    fn make_call(&mut self, root: u32, call: &Call, host: &impl Host, calls: &mut PendingCalls) {
+        let Call { id, request, .. } = call;
+        match send(host, request) {
+            Ok(token) => {
+                calls.insert(token, PendingCall { root, id: *id });
+            }
+            Err(refused) => {
+                let failure = match refused {
+                    Refused::BAD_ARGUMENT => CallFailure::UnknownCluster,
+                    _ => CallFailure::NotSent,
+                };
+                self.with_now(host, |resolver, now| {
+                    resolver.handle_answer(*id, &Answer::Failed(failure), now);
+                });
             }
         }
     }
@@ -1076,16 +1070,16 @@ impl Ready {
                     self.audit(&parked, Outcome::Refused(denial.reason), host);
                     self.deny(context, &denial, host);
                 }
-                Verdict::Wait(_) if self.resolver.awaits(context) => {
+                Verdict::Wait(_) if self.resolver.is_waiting(context) => {
                     self.parked.insert(context, parked);
                 }
                 Verdict::Wait(wants) if parked.rounds < MOST_ROUNDS => {
                     parked.rounds += 1;
                     self.parked.insert(context, parked);
-                    let todo = self.fetch(context, &wants, host);
-                    let others = self.make_calls(root, todo, host, calls);
+                    self.fetch(context, &wants, host);
+                    let others = self.make_calls(root, host, calls);
                     self.woken.extend(others);
-                    if !self.resolver.awaits(context) && !self.woken.contains(&context) {
+                    if !self.resolver.is_waiting(context) && !self.woken.contains(&context) {
                         self.woken.push_back(context);
                     }
                 }

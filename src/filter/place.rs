@@ -13,11 +13,12 @@ use crate::body::{self, JsonPart, Kind};
 use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, OnError, Rules};
 use crate::failure::Reason;
+use crate::fetch::{Fetcher, Lookup, Want};
+use crate::metrics::Source;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
 use crate::query;
 use crate::reference::Reference;
-use crate::resolver::{Answered, Resolver, Want};
 use crate::secret::SecretValue;
 use crate::template::{Part, Template};
 use crate::time::{Span, Timestamp};
@@ -90,7 +91,9 @@ pub(super) enum Verdict {
 /// What a judgement depends on beside the places.
 pub(super) struct Bench<'a> {
     pub(super) on_error: OnError,
-    pub(super) resolver: &'a mut Resolver,
+    pub(super) resolver: &'a mut Fetcher,
+    /// Where the values of the references came from, for the metrics.
+    pub(super) looked_up: &'a mut Vec<(Source, usize)>,
     /// When the message began to wait, if it did.
     pub(super) since: Option<Timestamp>,
     pub(super) now: Timestamp,
@@ -472,12 +475,14 @@ pub(super) fn judge<'p>(places: impl Iterator<Item = &'p Place>, bench: &mut Ben
 /// which it stays so.
 pub(super) fn render_one(
     place: &Place,
-    resolver: &mut Resolver,
+    resolver: &mut Fetcher,
+    looked_up: &mut Vec<(Source, usize)>,
     now: Timestamp,
 ) -> Option<(Zeroizing<Vec<u8>>, Timestamp)> {
     let mut bench = Bench {
         on_error: OnError::Deny,
         resolver,
+        looked_up,
         since: None,
         now,
         patient: true,
@@ -543,6 +548,21 @@ enum Written {
     Unknown(Vec<Want>),
 }
 
+/// What there is for a reference, which counts as used.
+fn look_up(want: &Want, bench: &mut Bench<'_>) -> Lookup {
+    let found = bench.resolver.lookup(want, bench.since, bench.now);
+    match &found {
+        Lookup::Value { source, .. } | Lookup::Failed { source, .. } => {
+            bench.looked_up.push((*source, want.key.vault));
+        }
+        Lookup::Miss => {}
+    }
+    if bench.since.is_none() {
+        bench.resolver.mark_used(want, bench.now);
+    }
+    found
+}
+
 fn render_field(field: &Field, encoding: Encoding, bench: &mut Bench<'_>) -> Written {
     let mut value = Zeroizing::new(Vec::new());
     let mut unknown = Vec::new();
@@ -555,24 +575,32 @@ fn render_field(field: &Field, encoding: Encoding, bench: &mut Bench<'_>) -> Wri
             }
             Piece::Secret { want, text } => (want, text),
         };
-        let (reason, retry_after) = match bench.resolver.answer(want, bench.since, bench.now) {
-            Answered::Unknown if bench.patient => {
+        let (reason, retry_after) = match look_up(want, bench) {
+            Lookup::Miss if bench.patient => {
                 unknown.push(want.clone());
                 continue;
             }
-            Answered::Unknown => {
-                bench.resolver.wish(want, bench.now);
+            Lookup::Miss => {
+                bench.resolver.fetch_in_background(want, bench.now);
                 (Reason::NotReady, None)
             }
-            Answered::Value(secret, fresh_until) if encoding.write(&mut value, secret.expose()) => {
+            Lookup::Value {
+                value: secret,
+                fresh_until,
+                ..
+            } if encoding.write(&mut value, secret.expose()) => {
                 until = until.min(fresh_until);
                 if let Some(used) = &mut bench.used {
                     used.push(secret);
                 }
                 continue;
             }
-            Answered::Value(..) => (Reason::NotRepresentable, None),
-            Answered::Failed(reason, retry_after) => (reason, retry_after),
+            Lookup::Value { .. } => (Reason::NotRepresentable, None),
+            Lookup::Failed {
+                reason,
+                retry_after,
+                ..
+            } => (reason, retry_after),
         };
         if bench.on_error == OnError::Keep {
             until = bench.now;

@@ -9,8 +9,8 @@ use zeroize::Zeroizing;
 use super::host::{Host, Map};
 use super::place::{self, Place, Target};
 use crate::config::Config;
+use crate::fetch::Fetcher;
 use crate::metrics::Source;
-use crate::resolver::Resolver;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
 
@@ -44,13 +44,18 @@ impl PreparedHeader {
     }
 
     /// Whether there is a value that holds now.
-    pub(super) fn prepare(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
+    pub(super) fn prepare(
+        &mut self,
+        resolver: &mut Fetcher,
+        looked_up: &mut Vec<(Source, usize)>,
+        now: Timestamp,
+    ) -> bool {
         let epoch = resolver.epoch();
         let holds = |p: &Prepared| p.epoch == epoch && p.until > now;
         if self.value.as_ref().is_some_and(holds) {
             return true;
         }
-        let rendered = place::render_one(&self.place, resolver, now);
+        let rendered = place::render_one(&self.place, resolver, looked_up, now);
         self.value = rendered.map(|(value, until)| Prepared {
             value,
             epoch,
@@ -60,14 +65,19 @@ impl PreparedHeader {
     }
 
     /// The same for what a client asks for, each of whose references counts as looked up.
-    pub(super) fn prepare_for_client(&mut self, resolver: &mut Resolver, now: Timestamp) -> bool {
-        let seen = resolver.metrics.seen();
-        if !self.prepare(resolver, now) {
+    pub(super) fn prepare_for_client(
+        &mut self,
+        resolver: &mut Fetcher,
+        looked_up: &mut Vec<(Source, usize)>,
+        now: Timestamp,
+    ) -> bool {
+        let seen = looked_up.len();
+        if !self.prepare(resolver, looked_up, now) {
             return false;
         }
-        if resolver.metrics.seen() == seen {
+        if looked_up.len() == seen {
             for want in self.place.wants() {
-                resolver.metrics.saw(Source::Local, want.key.vault);
+                looked_up.push((Source::Local, want.key.vault));
             }
         } else if let Some(prepared) = &mut self.value {
             prepared.until = prepared.until.min(now + CLIENTS);
