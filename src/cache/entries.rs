@@ -44,7 +44,7 @@ pub struct Entry {
     pub renew_at: Timestamp,
     /// Where the value came from, and when.
     pub came: Option<(Source, Timestamp)>,
-    /// Since when a fetch is under way.
+    /// Since when a call of this worker for it is under way.
     pub fetching_since: Option<Timestamp>,
     /// Its fetch counts against the budget for traffic: as one of a name that was found before (`true`).
     pub budgeted: Option<bool>,
@@ -206,7 +206,7 @@ impl Entries {
     /// Holds the entry of this secret for a fetch, made if there is none: it is not evicted before as many
     /// calls of [`Entries::release`]. `None` if every entry that there may be is held.
     #[must_use]
-    pub fn hold(&mut self, key: &SecretKey, rules: &CacheRules, now: Timestamp) -> Option<SlotId> {
+    pub fn hold(&mut self, key: &SecretKey, rules: &CacheRules) -> Option<SlotId> {
         let known = self.find(key);
         let free = |entry: &Entry| !entry.pinned && entry.flights == 0;
         let counts = known.is_none_or(|id| self.get(id).is_some_and(free));
@@ -220,7 +220,6 @@ impl Entries {
         let entry = self.get_mut(id)?;
         entry.shorten(rules);
         entry.flights += 1;
-        entry.fetching_since.get_or_insert(now);
         Some(id)
     }
 
@@ -380,7 +379,7 @@ mod tests {
     }
 
     fn fetched(entries: &mut Entries, n: usize, found: bool) -> SlotId {
-        let id = entries.hold(&key(n), &RULES, NOW).unwrap();
+        let id = entries.hold(&key(n), &RULES).unwrap();
         let value = SecretValue::new(n.to_string().into_bytes());
         entries.get_mut(id).unwrap().record = if found {
             Record {
@@ -443,14 +442,11 @@ mod tests {
         let mut entries = entries();
         entries.pin(&key(0), &RULES);
         let held: Vec<SlotId> = (1..4)
-            .map(|n| entries.hold(&key(n), &RULES, NOW).unwrap())
+            .map(|n| entries.hold(&key(n), &RULES).unwrap())
             .collect();
-        assert_eq!(entries.hold(&key(4), &RULES, NOW), None);
-        assert!(
-            entries.hold(&key(0), &RULES, NOW).is_some(),
-            "the operator's"
-        );
-        assert!(entries.hold(&key(1), &RULES, NOW).is_some(), "another lane");
+        assert_eq!(entries.hold(&key(4), &RULES), None);
+        assert!(entries.hold(&key(0), &RULES).is_some(), "the operator's");
+        assert!(entries.hold(&key(1), &RULES).is_some(), "another lane");
         for (id, n) in held.iter().zip(1..) {
             assert_eq!(entries.get(*id).unwrap().key, key(n));
             entries.release(*id);

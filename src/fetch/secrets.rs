@@ -40,7 +40,7 @@ impl Fetcher {
     ) {
         let flight_key: FlightKey = (lane, Subject::Secret(key.clone()));
         if !self.flights.contains_key(&flight_key) {
-            let Some(id) = self.entries.hold(key, rules, now.time) else {
+            let Some(id) = self.entries.hold(key, rules) else {
                 return self.too_many(key, waiter, now.time);
             };
             let flight = Flight::new(Some(id), now.time);
@@ -283,6 +283,11 @@ impl Fetcher {
         let Some(identity) = self.identity_of.get(key.vault).copied() else {
             return;
         };
+        if let Some(id) = self.entries.find(key)
+            && let Some(entry) = self.entries.get_mut(id)
+        {
+            entry.fetching_since.get_or_insert(now.time);
+        }
         match self.usable_token(identity, now) {
             Some(token) => self.send_secret(lane, key, (identity, &token), left, now),
             None => {
