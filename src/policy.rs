@@ -136,6 +136,13 @@ impl Allowed {
         &self.vault
     }
 
+    /// The one secret that this pattern is about, if it has no `*`: vault and name.
+    #[must_use]
+    pub fn exact(&self) -> Option<(&str, &str)> {
+        let one = !self.vault.contains('*') && !self.secret.contains('*');
+        one.then_some((&self.vault, &self.secret))
+    }
+
     /// Whether this pattern allows the secret or the key in it. A pattern without a key allows the whole
     /// secret, and so everything in it; a pattern with a key allows that key only, never the whole.
     /// Secrets' names are compared without case, as Key Vault does; vaults and keys are not.
@@ -172,6 +179,11 @@ impl Policy {
     #[must_use]
     pub const fn new(allowed: Vec<Allowed>) -> Self {
         Self(allowed)
+    }
+
+    /// The secrets that are listed exactly: vault and name.
+    pub fn exact(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(Allowed::exact)
     }
 
     /// Whether a reference from the traffic to this secret, or to these keys in it, may be resolved.

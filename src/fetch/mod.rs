@@ -32,6 +32,7 @@ pub use crate::events::LogLine;
 use crate::events::{Events, Line};
 use crate::failure::Reason;
 use crate::metrics::{Endpoint, Metrics, Series, Source, Status};
+use crate::policy::Policy;
 use crate::secret::SecretValue;
 use crate::subkey;
 use crate::time::{Span, Timestamp};
@@ -248,7 +249,7 @@ impl Fetcher {
             metrics: Metrics::new(&config),
             events: Events::default(),
             entries: Entries::new(limits),
-            names: Names::new(limits.shared_entries),
+            names: listed_names(&config),
             sealers: identities.iter().map(Sealer::of).collect(),
             tokens: identities.iter().map(|_| TokenState::new(limits)).collect(),
             identities,
@@ -687,6 +688,23 @@ impl Fetcher {
             }
         }
     }
+}
+
+/// The names that the operator lists exactly in `allow`; clients did not make these up.
+fn listed_names(config: &Config) -> Names {
+    let mut names = Names::new(config.limits.shared_entries);
+    let allowed = [&config.request.allow, &config.response.allow];
+    for (prefix, name) in allowed.into_iter().flat_map(Policy::exact) {
+        if let Some(vault) = config.vaults.iter().position(|v| v.prefix == prefix) {
+            names.list(&SecretKey {
+                vault,
+                collection: forms::Collection::Secrets,
+                name: name.to_ascii_lowercase(),
+                version: None,
+            });
+        }
+    }
+    names
 }
 
 fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {

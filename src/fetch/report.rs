@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Action, Fetcher, Now};
 use crate::azure::identity::{Identity, Token};
-use crate::cache::{Failed, SecretKey};
+use crate::cache::{Entry, Failed, SecretKey};
 use crate::config::Config;
 use crate::events::{Events, Line, LogLine};
 use crate::failure::Failure;
@@ -74,7 +74,7 @@ impl Fetcher {
     ) {
         let head = about("secret_failed", &self.config, key);
         let head = head.word("reason", failure.reason.as_str()).end();
-        let operators = self.entries.by_key(key).is_some_and(|e| e.is_pinned());
+        let operators = self.entries.by_key(key).is_some_and(Entry::is_pinned);
         if self.events.first(&head, operators, now) {
             let line = Line::of(&head)
                 .word("azure_request_id", failure.request_id())

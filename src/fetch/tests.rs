@@ -129,7 +129,7 @@ impl<'s> World<'s> {
     }
 
     fn tick(&self, resolver: &mut Fetcher) -> (Todo, Span) {
-        let todo = self.at(resolver, |f, now| f.handle_tick(now));
+        let todo = self.at(resolver, Fetcher::handle_tick);
         (todo, resolver.tick_period())
     }
 
@@ -726,7 +726,7 @@ fn a_new_root_does_not_wait_for_the_leases_of_the_old_one() {
     let world = World::new(&store);
     let (mut old, want) = resolver(60, 0);
     world.fetch(&mut old, &want, 1);
-    world.at(&mut old, |f, now| f.release_leases(now));
+    world.at(&mut old, Fetcher::release_leases);
     let (mut new, _) = resolver(60, 0);
     assert_eq!(world.fetch(&mut new, &want, 2).calls.len(), 1);
 }

@@ -294,6 +294,7 @@ impl Gateway {
     /// The root context goes: what it added to the host's gauges goes with it.
     pub(super) fn retire(&mut self, host: &impl Host) {
         if let Self::Ready(ready) = self {
+            ready.with_now(host, Fetcher::release_leases);
             ready.meters.retire(host);
         }
     }
@@ -365,7 +366,7 @@ impl Ready {
     }
 
     fn tick(&mut self, root: u32, host: &impl Host, calls: &mut PendingCalls) {
-        self.with_now(host, |resolver, now| resolver.handle_tick(now));
+        self.with_now(host, Fetcher::handle_tick);
         self.carry_out(root, host, calls);
         self.set_tick(self.resolver.tick_period(), host);
         self.tell(host);
