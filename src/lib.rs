@@ -9,7 +9,7 @@
 //!     -> may this one be resolved?  policy, placement        (pure)
 //!     -> cache                      cache                    (pure)
 //!     -> token, secret              azure                    (pure: builds requests, reads answers)
-//!     -> what to do next            resolver                 (state machine, no host calls)
+//!     -> what to do next            fetch                    (state machine, no host calls)
 //!     -> substitute, go on, refuse  filter                   (the only code that calls the host)
 //! ```
 
@@ -26,11 +26,11 @@ extern crate alloc;
 pub mod azure;
 pub mod base64;
 pub mod body;
-pub mod budget;
 pub mod cache;
 pub mod config;
 pub mod events;
 pub mod failure;
+pub mod fetch;
 pub mod filter;
 pub mod json;
 pub mod limits;
@@ -42,8 +42,6 @@ pub mod query;
 pub mod quoted;
 pub mod redact;
 pub mod reference;
-pub mod resolver;
-pub mod seal;
 pub mod secret;
 pub mod subkey;
 pub mod template;

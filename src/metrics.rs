@@ -330,6 +330,15 @@ impl Series {
     }
 }
 
+/// How a message counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A request that got all of what the operator sets.
+    Served,
+    /// Any other message: its own references count.
+    Other,
+}
+
 /// What one worker counted since somebody took it.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -341,8 +350,6 @@ pub struct Metrics {
     operators: Vec<usize>,
     /// Requests that got all of what the operator sets.
     served: i64,
-    /// References of the message that is being judged.
-    seen: Vec<(Source, usize)>,
     /// Those that moved; a list, which is small, as is its code.
     counters: Vec<(Series, i64)>,
     delays: Vec<Span>,
@@ -369,53 +376,16 @@ impl Metrics {
         self.operators = vaults.collect();
     }
 
-    /// A message is judged, or waits and will be judged again.
+    /// A message went on or was refused: where the values of its references came from, those of the operator's
+    /// headers first (`operators` of them; none where their values were at hand). Counts the message once.
     #[inline]
-    pub fn begin(&mut self) {
-        self.seen.clear();
-    }
-
-    /// A reference was looked up for the message that is being judged.
-    #[inline]
-    pub fn saw(&mut self, source: Source, vault: usize) {
-        self.seen.push((source, vault));
-    }
-
-    /// How many references were looked up so far.
-    #[inline]
-    #[must_use]
-    pub const fn seen(&self) -> usize {
-        self.seen.len()
-    }
-
-    /// Those after so many were no use of a secret.
-    pub fn forget_after(&mut self, seen: usize) {
-        self.seen.truncate(seen);
-    }
-
-    /// The message went on or was refused: what was seen for it counts.
-    pub fn end(&mut self) {
-        self.end_after(0);
-    }
-
-    /// The message went on: what was seen for it after so many counts.
-    #[inline]
-    pub fn end_after(&mut self, seen: usize) {
-        while self.seen.len() > seen
-            && let Some((source, vault)) = self.seen.pop()
-        {
-            self.add(Series::References(source, vault), 1);
-        }
-    }
-
-    /// A request got all of what the operator sets. What was seen for it was looked up; all else was at
-    /// hand, which is one number to add to.
-    #[inline]
-    pub fn served(&mut self) {
-        self.served += 1;
-        while let Some((source, vault)) = self.seen.pop() {
-            self.add(Series::References(source, vault), 1);
-            self.add(Series::References(Source::Local, vault), -1);
+    pub fn record(&mut self, looked_up: &[(Source, usize)], operators: usize, outcome: Outcome) {
+        self.served += i64::from(outcome == Outcome::Served);
+        for (n, (source, vault)) in looked_up.iter().enumerate() {
+            self.add(Series::References(*source, *vault), 1);
+            if n < operators && outcome == Outcome::Served {
+                self.add(Series::References(Source::Local, *vault), -1);
+            }
         }
     }
 
@@ -446,6 +416,13 @@ impl Metrics {
         if self.delays.len() < 10_000 {
             self.delays.push(by);
         }
+    }
+
+    /// The number of a secret that is counted under its own name already.
+    #[must_use]
+    pub fn named(&self, key: &SecretKey) -> Option<usize> {
+        let same = |(vault, name): &(usize, String)| *vault == key.vault && *name == key.name;
+        self.names.iter().position(same)
     }
 
     /// The number of a secret that is counted under its own name: the first so many that are asked about.
@@ -620,10 +597,8 @@ mod tests {
     fn what_is_at_hand_counts_as_local_and_what_was_looked_up_by_its_source() {
         let mut metrics = metrics(false);
         metrics.operator_sets([0, 0, 1].into_iter());
-        metrics.served();
-        metrics.begin();
-        metrics.saw(Source::Stale, 1);
-        metrics.served();
+        metrics.record(&[], 0, Outcome::Served);
+        metrics.record(&[(Source::Stale, 1)], 1, Outcome::Served);
         let mut taken = metrics.take();
         taken.sort();
         let expected = [
@@ -633,21 +608,6 @@ mod tests {
         ];
         assert_eq!(taken, expected);
         assert_eq!(metrics.take(), [], "taken");
-    }
-
-    #[test]
-    fn a_message_that_waits_is_counted_once() {
-        let mut metrics = metrics(false);
-        for _ in 0..3 {
-            metrics.begin();
-            metrics.saw(Source::Fetched, 0);
-        }
-        metrics.end();
-        metrics.end();
-        assert_eq!(
-            metrics.take(),
-            [(Series::References(Source::Fetched, 0), 1)]
-        );
     }
 
     #[test]

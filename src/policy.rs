@@ -154,6 +154,13 @@ impl Allowed {
         parts.into_iter().flatten().any(|part| part.contains('*'))
     }
 
+    /// The one secret that this pattern is about, if it has no `*`: vault and name.
+    #[must_use]
+    pub fn exact(&self) -> Option<(&str, &str)> {
+        let one = !self.vault.contains('*') && !self.secret.contains('*');
+        one.then_some((&self.vault, &self.secret))
+    }
+
     /// Whether this pattern allows the secret or the key in it. A pattern without a key allows the whole
     /// secret, and so everything in it; a pattern with a key allows that key only, never the whole.
     /// Secrets' names are compared without case, as Key Vault does; vaults and keys are not.
@@ -188,6 +195,8 @@ impl Allowed {
 pub struct Policy {
     /// `vault/secret` and `vault/secret/key`, the secret in lower case. Neither vault nor secret holds a slash.
     exact: BTreeSet<String>,
+    /// Vault and name of every secret that is listed without `*` in them, whatever its key.
+    listed: BTreeSet<(String, String)>,
     patterns: Vec<Allowed>,
 }
 
@@ -195,6 +204,9 @@ impl Policy {
     /// A policy of these patterns; none allows nothing.
     #[must_use]
     pub fn new(allowed: Vec<Allowed>) -> Self {
+        let listed = allowed.iter().filter_map(Allowed::exact);
+        let listed = listed.map(|(vault, name)| (vault.to_owned(), name.to_owned()));
+        let listed = listed.collect();
         let (patterns, exact): (Vec<_>, Vec<_>) =
             allowed.into_iter().partition(Allowed::is_pattern);
         let exact = exact.iter().map(|entry| {
@@ -203,8 +215,15 @@ impl Policy {
         });
         Self {
             exact: exact.collect(),
+            listed,
             patterns,
         }
+    }
+
+    /// The secrets that are listed exactly: vault and name.
+    pub fn exact(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.listed.iter();
+        pairs.map(|(vault, name)| (vault.as_str(), name.as_str()))
     }
 
     /// Whether a reference from the traffic to this secret, or to these keys in it, may be resolved.

@@ -13,7 +13,7 @@ use crate::base64;
 use crate::failure::Reason;
 
 /// Which of Key Vault's three collections holds an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Collection {
     /// `/secrets`: values, and the private side of certificates.
     Secrets,

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::azure::key_vault::Secret;
+use crate::failure::Reason;
+use crate::secret::SecretValue;
 
 fn found(fetched_at: u64, expires_at: Option<u64>) -> Found {
     Found {
@@ -79,33 +82,38 @@ fn merging_keeps_the_newest_value_and_the_failure_after_it() {
 }
 
 #[test]
+fn times_of_another_clock_are_over() {
+    let hour = 3_600_000;
+    let ahead = failed(2 * hour, 2 * hour + 5000);
+    assert!(!ahead.holds(Timestamp(hour)), "the clock was set back");
+    assert!(ahead.holds(Timestamp(2 * hour + 1)));
+    assert!(
+        !failed(0, 2 * hour).holds(Timestamp(1)),
+        "longer than any wait"
+    );
+    let rules = rules(Span(100), 1000);
+    let future = found(hour, None);
+    assert_eq!(future.life(&rules, Timestamp(5000)), Life::Stale);
+    let record = Record {
+        found: Some(future),
+        failed: Some(ahead),
+    };
+    let rebased = record.on_clock(&rules, Timestamp(5000));
+    assert_eq!(rebased.failed, None);
+    let mut ours = Record {
+        found: Some(found(4950, None)),
+        failed: None,
+    };
+    assert!(!ours.merge(rebased), "what this clock dates wins");
+}
+
+#[test]
 fn renewal_is_before_the_end_and_scattered() {
     let rules = rules(Span(1000), 0);
     let at: Vec<u64> = [0, 50, 99]
         .map(|random| renewal(Timestamp(0), &rules, random).0)
         .into();
     assert_eq!(at, [800, 750, 701]);
-}
-
-#[test]
-fn the_oldest_of_the_clients_secrets_makes_room() {
-    let mut slots = Slots::default();
-    let key = |n: usize| SecretKey {
-        vault: 0,
-        collection: Collection::Secrets,
-        name: format!("s{n}"),
-        version: None,
-    };
-    let rules = rules(Span(1), 1);
-    let pinned = slots.place(&key(0), &rules, Timestamp(0));
-    slots.get_mut(pinned).unwrap().pinned = true;
-    for n in 1..=MOST_UNPINNED + 5 {
-        slots.place(&key(n), &rules, Timestamp(n as u64));
-    }
-    assert_eq!(slots.iter().count(), MOST_UNPINNED + 1);
-    assert_eq!(slots.place(&key(0), &rules, Timestamp(0)), pinned);
-    assert!(slots.ranked(&key(5)).is_err());
-    assert!(slots.ranked(&key(6)).is_ok());
 }
 
 fn any_record() -> impl Strategy<Value = Record> {

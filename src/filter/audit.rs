@@ -8,7 +8,7 @@ use super::reply;
 use crate::config::{Audit, Config};
 use crate::failure::Reason;
 use crate::message::Place;
-use crate::resolver::{Answered, Resolver};
+use crate::fetch::{Fetcher, Lookup};
 use crate::time::Timestamp;
 
 /// Longer names of clients are cut.
@@ -30,7 +30,7 @@ pub(super) fn write(
     config: &Config,
     places: &[Place],
     outcome: Outcome,
-    resolver: &mut Resolver,
+    resolver: &Fetcher,
     (since, now): (Timestamp, Timestamp),
     host: &impl Host,
 ) {
@@ -46,11 +46,11 @@ pub(super) fn write(
     for (place, want) in used {
         let end = match outcome {
             Outcome::Refused(reason) => reason.as_str(),
-            Outcome::GoesOn => match resolver.look(want, since, now) {
-                Answered::Value(value, _) if place.can_hold(&value) => "resolved",
-                Answered::Value(..) => Reason::NotRepresentable.as_str(),
-                Answered::Failed(reason, _) => reason.as_str(),
-                Answered::Unknown => Reason::NotReady.as_str(),
+            Outcome::GoesOn => match resolver.lookup(want, Some(since), now) {
+                Lookup::Value { value, .. } if place.can_hold(&value) => "resolved",
+                Lookup::Value { .. } => Reason::NotRepresentable.as_str(),
+                Lookup::Failed { reason, .. } => reason.as_str(),
+                Lookup::Miss => Reason::NotReady.as_str(),
             },
         };
         let line = resolver.about("secret_used", &want.key);

@@ -9,8 +9,7 @@ use super::answer;
 use super::host::{Dialect, Host, HostStatus, OutgoingCall};
 use super::plugin::{Plugin, write_line};
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
-use crate::azure::identity::Step;
-use crate::resolver::{Call, Lane, Subject, Todo};
+use crate::fetch::{Action, Call, CallId, Lane};
 
 const USER_AGENT: &str = concat!("azure-key-vault-filter/", env!("CARGO_PKG_VERSION"));
 
@@ -27,9 +26,7 @@ pub(super) enum Callback {
 
 /// A call that is under way, by the host's token.
 pub(super) struct PendingCall {
-    lane: Lane,
-    subject: Subject,
-    step: Step,
+    id: CallId,
     /// The call has a body.
     has_body: bool,
 }
@@ -44,48 +41,33 @@ impl<H: Host + Copy> Plugin<H> {
         }
     }
 
-    /// Carries out what the resolver wants done: log lines, calls, and messages to be evaluated again.
-    pub(super) fn carry_out(&mut self, mut todo: Todo) {
-        loop {
-            for line in todo.log.drain(..) {
-                write_line(&line);
-            }
-            self.woken.extend(todo.woken.drain(..));
-            let Some(call) = todo.calls.pop() else {
-                return;
-            };
-            if self.may_call(call.lane) {
-                self.make_call(call, &mut todo);
-            } else {
-                self.postponed.push(call);
+    /// Carries out what the fetcher wants done: log lines, calls, and messages to be evaluated again.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(action) = self.fetcher.poll() {
+            match action {
+                Action::Log(line) => write_line(&line),
+                Action::Wake(id) => self.woken.push_back(id),
+                Action::Call(call) if self.may_call(call.lane) => self.make_call(&call),
+                Action::Call(call) => self.postponed.push(call),
             }
         }
     }
 
     /// Makes the calls that earlier callbacks must not make.
     pub(super) fn make_postponed_calls(&mut self) {
-        let calls = std::mem::take(&mut self.postponed);
-        self.carry_out(Todo {
-            calls,
-            ..Todo::default()
-        });
+        for call in std::mem::take(&mut self.postponed) {
+            self.make_call(&call);
+        }
+        self.carry_out();
     }
 
     /// Makes a call; one that the host refuses is answered at once.
-    fn make_call(&mut self, call: Call, todo: &mut Todo) {
-        let Call {
-            lane,
-            subject,
-            step,
-            request,
-        } = call;
-        match send(&self.host, &request) {
+    fn make_call(&mut self, call: &Call) {
+        match send(&self.host, &call.request) {
             Ok(token) => {
                 let pending = PendingCall {
-                    lane,
-                    subject,
-                    step,
-                    has_body: !request.body.is_empty(),
+                    id: call.id,
+                    has_body: !call.request.body.is_empty(),
                 };
                 self.calls.insert(token, pending);
             }
@@ -95,9 +77,7 @@ impl<H: Host + Copy> Plugin<H> {
                     _ => CallFailure::NotSent,
                 };
                 let answer = Answer::Failed(failure);
-                self.with_now(|resolver, now| {
-                    resolver.answered(lane, subject, step, &answer, now, todo);
-                });
+                self.with_now(|fetcher, now| fetcher.handle_answer(call.id, &answer, now));
             }
         }
     }
@@ -118,11 +98,8 @@ impl<H: Host + Copy> Plugin<H> {
         // WasmX: the reply's body would share a buffer with the call's, and the client's connection ends.
         self.bare_replies = !self.is_envoy() && call.has_body && body_size == 0;
         let answer = answer::read(&self.host, headers, body_size);
-        let mut todo = Todo::default();
-        self.with_now(|resolver, now| {
-            resolver.answered(call.lane, call.subject, call.step, &answer, now, &mut todo);
-        });
-        self.carry_out(todo);
+        self.with_now(|fetcher, now| fetcher.handle_answer(call.id, &answer, now));
+        self.carry_out();
         self.advance_woken();
         self.schedule_tick();
         self.bare_replies = false;

@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::events::{Line, LogLine};
 use crate::message::Place;
 use crate::message::find::Search;
-use crate::resolver::{Call, Now, Resolver, Shared};
+use crate::fetch::{Call, Fetcher, Now, Shared};
+use crate::metrics::{Outcome, Source};
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
@@ -34,7 +35,7 @@ const SOON: Span = Span(1);
 pub(super) struct Plugin<H> {
     pub(super) host: H,
     pub(super) config: Rc<Config>,
-    pub(super) resolver: Resolver,
+    pub(super) fetcher: Fetcher,
     pub(super) needs: Needs,
     /// Headers that the operator sets in requests.
     pub(super) set: Vec<PreparedHeader>,
@@ -47,6 +48,8 @@ pub(super) struct Plugin<H> {
     pub(super) prepared: Vec<usize>,
     /// Only those that later callbacks have to know something of.
     pub(super) exchanges: HashMap<u32, Exchange>,
+    /// Where the values of the message that is being evaluated came from.
+    pub(super) looked_up: Vec<(Source, usize)>,
     /// Bytes that are held for all of them.
     pub(super) held: usize,
     /// Exchanges whose message can go on, or has to be evaluated again, oldest first.
@@ -86,7 +89,7 @@ pub(super) struct Needs {
     pub(super) response: bool,
 }
 
-/// Shared data as the resolver uses it.
+/// Shared data as the fetcher uses it.
 struct HostShared<'h, H> {
     host: &'h H,
     on: bool,
@@ -136,10 +139,10 @@ impl<H: Host + Copy> Plugin<H> {
 
     fn new(config: Config, bytes: &[u8], host: H) -> Self {
         let config = Rc::new(config);
-        let mut resolver = Resolver::new(Rc::clone(&config));
+        let mut fetcher = Fetcher::new(Rc::clone(&config));
         let set = PreparedHeader::set(&config, &config.request.set_headers);
         let response_set = PreparedHeader::set(&config, &config.response.set_headers);
-        pin(&mut resolver, &config, &set, &response_set);
+        pin(&mut fetcher, &config, &set, &response_set);
         let envoy = host.dialect() == Dialect::Envoy;
         let tick_period = if envoy { FIRST_TICK } else { WASMX_TICK };
         host.set_tick_period(tick_period);
@@ -155,13 +158,14 @@ impl<H: Host + Copy> Plugin<H> {
             shared_data: config.shared_data.unwrap_or(envoy),
             counts: config.metrics.enabled.unwrap_or(envoy),
             config,
-            resolver,
+            fetcher,
             set,
             response_set,
             seen: Seen::default(),
             seen_in_responses: Seen::default(),
             prepared: Vec::new(),
             exchanges: HashMap::new(),
+            looked_up: Vec::new(),
             held: 0,
             woken: VecDeque::new(),
             calls: HashMap::new(),
@@ -178,7 +182,7 @@ impl<H: Host + Copy> Plugin<H> {
     }
 
     /// Runs `act` with the time, randomness and shared data of this callback.
-    pub(super) fn with_now<R>(&mut self, act: impl FnOnce(&mut Resolver, &Now<'_>) -> R) -> R {
+    pub(super) fn with_now<R>(&mut self, act: impl FnOnce(&mut Fetcher, &Now<'_>) -> R) -> R {
         let host = self.host;
         let shared = HostShared {
             host: &host,
@@ -189,7 +193,7 @@ impl<H: Host + Copy> Plugin<H> {
             random: &|| host.random(),
             shared: &shared,
         };
-        act(&mut self.resolver, &now)
+        act(&mut self.fetcher, &now)
     }
 
     pub(super) fn is_envoy(&self) -> bool {
@@ -200,9 +204,8 @@ impl<H: Host + Copy> Plugin<H> {
     pub(super) fn tick(&mut self) {
         self.callback = Callback::Tick;
         self.make_postponed_calls();
-        let mut todo = Default::default();
-        self.with_now(|resolver, now| resolver.tick(now, &mut todo));
-        self.carry_out(todo);
+        self.with_now(Fetcher::handle_tick);
+        self.carry_out();
         self.probe_held_headers();
         self.advance_woken();
         self.schedule_tick();
@@ -216,7 +219,7 @@ impl<H: Host + Copy> Plugin<H> {
         let period = if soon {
             SOON
         } else {
-            self.resolver.next_tick()
+            self.fetcher.tick_period()
         };
         if self.is_envoy() && period != self.tick_period {
             self.tick_period = period;
@@ -231,14 +234,14 @@ impl<H: Host + Copy> Plugin<H> {
             return;
         }
         self.seen.let_go(now);
-        let repeated = self.resolver.events.summed_up(now);
+        let repeated = self.fetcher.events.summed_up(now);
         repeated.iter().for_each(write_line);
         if !self.counts {
-            drop(self.resolver.metrics.take_delays());
+            drop(self.fetcher.metrics.take_delays());
             return;
         }
-        let gauges = self.resolver.standing(now);
-        let metrics = &mut self.resolver.metrics;
+        let gauges = self.fetcher.gauges(now);
+        let metrics = &mut self.fetcher.metrics;
         self.meters.tell(metrics, &gauges, &self.host);
     }
 
@@ -252,7 +255,7 @@ impl<H: Host + Copy> Plugin<H> {
         if let Some(exchange) = self.exchanges.remove(&id) {
             self.held = self.held.saturating_sub(exchange.held());
             self.held_headers.forget(id);
-            self.resolver.forget(id);
+            self.fetcher.forget(id);
             let redirected = !exchange.responded && !exchange.used.is_empty();
             self.ended = redirected.then_some((id, exchange.used));
         }
@@ -269,7 +272,15 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// The root context goes: what it added to the host's gauges goes with it.
     pub(super) fn retire(&mut self) {
+        self.with_now(Fetcher::release_leases);
         self.meters.retire(&self.host);
+    }
+
+    /// The message that was evaluated is forwarded or refused: its references count.
+    pub(super) fn count_message(&mut self) {
+        let metrics = &mut self.fetcher.metrics;
+        metrics.record(&self.looked_up, 0, Outcome::Other);
+        self.looked_up.clear();
     }
 
     /// Accounts for the bytes that are held for half of an exchange. Whether they are within the budget.
@@ -297,7 +308,7 @@ impl<H: Host + Copy> Plugin<H> {
 
 /// Has the secrets that the operator's configuration needs fetched ahead, and kept.
 fn pin(
-    resolver: &mut Resolver,
+    fetcher: &mut Fetcher,
     config: &Config,
     set: &[PreparedHeader],
     response_set: &[PreparedHeader],
@@ -305,10 +316,10 @@ fn pin(
     let query = Search::of_requests(config).query(None).ok().flatten();
     let headers = || set.iter().chain(response_set).map(|set| &set.place);
     for want in headers().chain(&query).flat_map(Place::wants) {
-        resolver.pin(want);
+        fetcher.pin(want);
     }
     let operators = headers().flat_map(Place::wants).map(|want| want.key.vault);
-    resolver.metrics.operator_sets(operators);
+    fetcher.metrics.operator_sets(operators);
 }
 
 /// The name of the property that marks a request as resolved by a filter with this configuration: another

@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use super::host::{Host, Map};
 use crate::config::Config;
+use crate::fetch::Fetcher;
 use crate::limits::Limits;
 use crate::message::{Place, Target, render};
 use crate::metrics::Source;
-use crate::resolver::Resolver;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
 
@@ -47,8 +47,9 @@ impl PreparedHeader {
     /// Whether there is a value that holds now.
     pub(super) fn prepare(
         &mut self,
-        resolver: &mut Resolver,
+        resolver: &mut Fetcher,
         limits: &Limits,
+        looked_up: &mut Vec<(Source, usize)>,
         now: Timestamp,
     ) -> bool {
         let epoch = resolver.epoch();
@@ -56,7 +57,7 @@ impl PreparedHeader {
         if self.value.as_ref().is_some_and(holds) {
             return true;
         }
-        let rendered = render::render_one(&self.place, resolver, limits, now);
+        let rendered = render::render_one(&self.place, resolver, limits, looked_up, now);
         self.value = rendered.map(|(value, until)| Prepared {
             value,
             epoch,
@@ -68,17 +69,18 @@ impl PreparedHeader {
     /// The same for what a client asks for, each of whose references counts as looked up.
     pub(super) fn prepare_for_client(
         &mut self,
-        resolver: &mut Resolver,
+        resolver: &mut Fetcher,
         limits: &Limits,
+        looked_up: &mut Vec<(Source, usize)>,
         now: Timestamp,
     ) -> bool {
-        let seen = resolver.metrics.seen();
-        if !self.prepare(resolver, limits, now) {
+        let seen = looked_up.len();
+        if !self.prepare(resolver, limits, looked_up, now) {
             return false;
         }
-        if resolver.metrics.seen() == seen {
+        if looked_up.len() == seen {
             for want in self.place.wants() {
-                resolver.metrics.saw(Source::Local, want.key.vault);
+                looked_up.push((Source::Local, want.key.vault));
             }
         } else if let Some(prepared) = &mut self.value {
             prepared.until = prepared.until.min(now + CLIENTS);

@@ -14,6 +14,8 @@ use super::seen::Known;
 use super::waiting::Flow;
 use crate::body::Kind;
 use crate::failure::Reason;
+use crate::fetch::Lookup;
+use crate::metrics::Outcome;
 use crate::message::find::{self, Count, Search};
 use crate::message::{Denial, Edit, Place, Target};
 use crate::query;
@@ -219,7 +221,7 @@ impl<H: Host + Copy> Plugin<H> {
         let now = self.host.now();
         let missing: Vec<_> = wants
             .into_iter()
-            .filter(|want| self.resolver.is_missing(want, now))
+            .filter(|want| self.fetcher.lookup(want, None, now) == Lookup::Miss)
             .collect();
         self.fetch(id, &missing);
         self.schedule_tick();
@@ -529,15 +531,20 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let host = self.host;
         let clock = Clock::new(&host);
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         // An earlier request may have been given up half way.
         self.prepared.clear();
         for set in self.set.iter_mut().chain(&mut self.response_set) {
-            if !set.prepare(&mut self.resolver, &self.config.limits, clock.now()) {
+            if !set.prepare(
+                &mut self.fetcher,
+                &self.config.limits,
+                &mut self.looked_up,
+                clock.now(),
+            ) {
                 return false;
             }
         }
-        let operators = self.resolver.metrics.seen();
+        let operators = self.looked_up.len();
         if references.is_some_and(|hit| !self.clients_prepared(hit, &clock)) {
             return false;
         }
@@ -550,10 +557,9 @@ impl<H: Host + Copy> Plugin<H> {
         for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
             header.apply(Map::Request, &host);
         }
-        self.resolver.metrics.end_after(operators);
-        if sets {
-            self.resolver.metrics.served();
-        }
+        let outcome = if sets { Outcome::Served } else { Outcome::Other };
+        let metrics = &mut self.fetcher.metrics;
+        metrics.record(&self.looked_up, operators, outcome);
         true
     }
 
@@ -573,8 +579,9 @@ impl<H: Host + Copy> Plugin<H> {
                 Known::Header(header, at) => {
                     // All values of a header are written together.
                     let ready = header.prepare_for_client(
-                        &mut self.resolver,
+                        &mut self.fetcher,
                         &self.config.limits,
+                        &mut self.looked_up,
                         clock.now(),
                     );
                     if !ready || repeats.has(name) {

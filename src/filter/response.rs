@@ -169,11 +169,16 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let now = self.host.now();
         for set in &mut self.response_set {
-            if set.prepare(&mut self.resolver, &self.config.limits, now) {
+            if set.prepare(
+                &mut self.fetcher,
+                &self.config.limits,
+                &mut self.looked_up,
+                now,
+            ) {
                 set.apply(Map::Response, &self.host);
             } else {
                 for want in set.place.wants() {
-                    self.resolver.wish(want, now);
+                    self.fetcher.fetch_in_background(want, now);
                 }
                 set.remove(Map::Response, &self.host);
             }

@@ -16,7 +16,7 @@ use crate::failure::Reason;
 use crate::message::render::{self, Context};
 use crate::message::{Denial, Edit, Place, Target, Verdict};
 use crate::metrics::Series;
-use crate::resolver::{Lane, Todo, Want};
+use crate::fetch::{Lane, Want};
 
 /// What the host is to do with a message after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl<H: Host + Copy> Plugin<H> {
     fn stop_waiting(&mut self, id: u32) {
         let waits = |half| self.exchanges.get(&id).is_some_and(|e| e.is_waiting(half));
         if !waits(Half::Request) && !waits(Half::Response) {
-            self.resolver.forget(id);
+            self.fetcher.forget(id);
         }
     }
 
@@ -93,7 +93,7 @@ impl<H: Host + Copy> Plugin<H> {
         let next = self.advance(id, &mut waiting, true);
         if !matches!(next, Next::Wait) {
             let waited = waiting.since.age(self.host.now());
-            self.resolver.metrics.delayed(waited);
+            self.fetcher.metrics.delayed(waited);
         }
         match next {
             // WasmX takes a new body in the body's own callback only; the next request finds the value.
@@ -148,13 +148,13 @@ impl<H: Host + Copy> Plugin<H> {
             let wants = match self.evaluate(id, waiting, waited) {
                 Verdict::Deny(denial) => return Next::Refuse(denial),
                 // WasmX: a request that goes on while a call of its own is under way kills the worker.
-                Verdict::Edit(_) if !self.is_envoy() && self.resolver.awaits(id) => {
+                Verdict::Edit(_) if !self.is_envoy() && self.fetcher.is_waiting(id) => {
                     return Next::Wait;
                 }
                 Verdict::Edit(edits) => return Next::Forward(edits),
                 Verdict::Wait(wants) => wants,
             };
-            if waited && self.resolver.awaits(id) {
+            if waited && self.fetcher.is_waiting(id) {
                 return Next::Wait;
             }
             if waiting.rounds >= self.config.limits.rounds {
@@ -172,13 +172,12 @@ impl<H: Host + Copy> Plugin<H> {
             Dialect::Envoy => Lane::Worker,
             Dialect::WasmX => Lane::Request(id),
         };
-        let mut todo = Todo::default();
-        self.with_now(|resolver, now| {
+        self.with_now(|fetcher, now| {
             for want in wants {
-                resolver.fetch(want, lane, id, now, &mut todo);
+                fetcher.fetch(want, lane, id, now);
             }
         });
-        self.carry_out(todo);
+        self.carry_out();
     }
 
     /// What there is for a message now. WasmX cannot wait in a response, and the beginning of a response whose
@@ -191,17 +190,18 @@ impl<H: Host + Copy> Plugin<H> {
         };
         let masks = self.config.redact && !response;
         let mut used = Vec::new();
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         let body = self.body_of(id, waiting.stage);
         let mut context = Context {
             on_error,
-            cache: &mut self.resolver,
+            cache: &mut self.fetcher,
             limits: &self.config.limits,
             body: &body,
             since: waited.then_some(waiting.since),
             now: self.host.now(),
             patient: !(response && self.host.dialect() == Dialect::WasmX),
             refusable: waiting.stage != Stage::ResponseBody,
+            looked_up: &mut self.looked_up,
             used: masks.then_some(&mut used),
         };
         let verdict = render::judge(waiting.places.iter(), &mut context);
@@ -209,7 +209,7 @@ impl<H: Host + Copy> Plugin<H> {
             self.exchanges.entry(id).or_default().used.append(&mut used);
         }
         if matches!(verdict, Verdict::Wait(_)) {
-            self.resolver.metrics.begin();
+            self.looked_up.clear();
         }
         verdict
     }
@@ -242,7 +242,7 @@ impl<H: Host + Copy> Plugin<H> {
         if !self.hold(id, half, body.saturating_add(places)) {
             return self.refuse_message(id, &waiting, &Denial::new(Reason::Overloaded, b""));
         }
-        self.resolver.metrics.begin();
+        self.looked_up.clear();
         let exchange = self.exchanges.entry(id).or_default();
         *exchange.waiting(half) = Some(Box::new(waiting));
         Flow::Pause
@@ -257,7 +257,7 @@ impl<H: Host + Copy> Plugin<H> {
     fn forward(&mut self, id: u32, waiting: &Waiting, edits: Vec<Edit>) {
         self.stop_waiting(id);
         self.audit(waiting, Outcome::GoesOn);
-        self.resolver.metrics.end();
+        self.count_message();
         let host = self.host;
         let half = waiting.stage.half();
         for edit in edits {
@@ -292,13 +292,13 @@ impl<H: Host + Copy> Plugin<H> {
         }
         if let Some(rules) = self.config.audit.as_ref() {
             let times = (waiting.since, self.host.now());
-            let (config, resolver) = (&self.config, &mut self.resolver);
+            let (config, fetcher) = (&self.config, &mut self.fetcher);
             audit::write(
                 rules,
                 config,
                 &waiting.places,
                 outcome,
-                resolver,
+                fetcher,
                 times,
                 &self.host,
             );
@@ -321,8 +321,8 @@ impl<H: Host + Copy> Plugin<H> {
     /// Answers the request from here.
     pub(super) fn refuse(&mut self, id: u32, denial: &Denial) -> Flow {
         self.complain("request_denied", denial);
-        self.resolver.metrics.end();
-        self.resolver.metrics.count(Series::Refusals(denial.reason));
+        self.count_message();
+        self.fetcher.metrics.count(Series::Refusals(denial.reason));
         self.refused = true;
         self.forget(id);
         if self.needs.response || self.needs.request_body {
@@ -337,7 +337,7 @@ impl<H: Host + Copy> Plugin<H> {
         let head = Line::new(event)
             .word("reason", denial.reason.as_str())
             .end();
-        if !self.resolver.events.first(&head, true, self.host.now()) {
+        if !self.fetcher.events.first(&head, true, self.host.now()) {
             return;
         }
         let id = reply::request_id(&self.host).unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::placement::{self, Encoding};
 use crate::policy::Policy;
 use crate::query;
 use crate::reference::Reference;
-use crate::resolver::Want;
+use crate::fetch::Want;
 use crate::template::{Part, Template};
 use crate::time::Span;
 

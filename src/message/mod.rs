@@ -1,6 +1,6 @@
 //! The content of a message: which references stand in its headers, its query and its body ([`find`]), and
 //! what is written in their place ([`render`]). Pure: it makes no host call, and it does not know how
-//! secrets are fetched: [`Lookup`] is all that it asks for.
+//! secrets are fetched: [`Cache`] is all that it needs.
 
 pub mod find;
 pub mod render;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::failure::Reason;
 use crate::placement::Encoding;
-use crate::resolver::{Answered, Want};
+use crate::fetch::{Fetcher, Lookup, Want};
 use crate::secret::SecretValue;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
@@ -138,21 +138,27 @@ pub enum Verdict {
     Wait(Vec<Want>),
 }
 
-/// The cache, as far as messages ask it.
-pub trait Lookup {
+/// The cache, as far as messages need it.
+pub trait Cache {
     /// What there is for `want` now, for a message that waits since then, if it waits.
-    fn lookup(&mut self, want: &Want, since: Option<Timestamp>, now: Timestamp) -> Answered;
+    fn look_up(&self, want: &Want, since: Option<Timestamp>, now: Timestamp) -> Lookup;
+    /// A message used this.
+    fn mark_used(&mut self, want: &Want, now: Timestamp);
     /// Fetches `want` for a later message: this one cannot wait.
     fn fetch_in_background(&mut self, want: &Want, now: Timestamp);
 }
 
-impl Lookup for crate::resolver::Resolver {
-    fn lookup(&mut self, want: &Want, since: Option<Timestamp>, now: Timestamp) -> Answered {
-        self.answer(want, since, now)
+impl Cache for Fetcher {
+    fn look_up(&self, want: &Want, since: Option<Timestamp>, now: Timestamp) -> Lookup {
+        self.lookup(want, since, now)
+    }
+
+    fn mark_used(&mut self, want: &Want, now: Timestamp) {
+        self.mark_used(want, now);
     }
 
     fn fetch_in_background(&mut self, want: &Want, now: Timestamp) {
-        self.wish(want, now);
+        self.fetch_in_background(want, now);
     }
 }
 

@@ -3,21 +3,22 @@
 
 use zeroize::Zeroizing;
 
-use super::{Denial, Edit, Field, Lookup, Place, Spot, Target, Verdict, Within};
+use super::{Cache, Denial, Edit, Field, Place, Spot, Target, Verdict, Within};
 use crate::config::OnError;
 use crate::failure::Reason;
 use crate::limits::Limits;
 use crate::placement::Encoding;
-use crate::resolver::{Answered, Want};
+use crate::fetch::{Lookup, Want};
+use crate::metrics::Source;
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
 
 /// What the evaluation of a message depends on beside its places.
-pub struct Context<'a, L> {
+pub struct Context<'a, C> {
     /// What becomes of references that could not be resolved.
     pub on_error: OnError,
     /// The cache.
-    pub cache: &'a mut L,
+    pub cache: &'a mut C,
     /// The bounds of what is written.
     pub limits: &'a Limits,
     /// The body as it came, for places in it.
@@ -30,6 +31,8 @@ pub struct Context<'a, L> {
     pub patient: bool,
     /// Whether the message can still be refused: a response's body cannot, and goes on as it is.
     pub refusable: bool,
+    /// Where the values of the references came from, and which vault they are of, for the metrics.
+    pub looked_up: &'a mut Vec<(Source, usize)>,
     /// The values that were used, where they are to be masked on their way back.
     pub used: Option<&'a mut Vec<SecretValue>>,
 }
@@ -61,9 +64,9 @@ enum Looked {
 }
 
 /// Decides on all places together: nothing is changed before all is known.
-pub fn judge<'p, L: Lookup>(
+pub fn judge<'p, C: Cache>(
     places: impl Iterator<Item = &'p Place>,
-    context: &mut Context<'_, L>,
+    context: &mut Context<'_, C>,
 ) -> Verdict {
     let mut edits = Vec::new();
     let mut unknown = Vec::new();
@@ -97,8 +100,9 @@ pub fn judge<'p, L: Lookup>(
 /// which it stays so.
 pub fn render_one(
     place: &Place,
-    cache: &mut impl Lookup,
+    cache: &mut impl Cache,
     limits: &Limits,
+    looked_up: &mut Vec<(Source, usize)>,
     now: Timestamp,
 ) -> Option<(Zeroizing<Vec<u8>>, Timestamp)> {
     let mut context = Context {
@@ -110,6 +114,7 @@ pub fn render_one(
         now,
         patient: true,
         refusable: true,
+        looked_up,
         used: None,
     };
     let Looked::Plan(plan) = look(place, &mut context) else {
@@ -120,7 +125,7 @@ pub fn render_one(
 }
 
 /// Looks up every value of a place.
-fn look<L: Lookup>(place: &Place, context: &mut Context<'_, L>) -> Looked {
+fn look<C: Cache>(place: &Place, context: &mut Context<'_, C>) -> Looked {
     let mut fields = Vec::with_capacity(place.fields.len());
     let mut unknown = Vec::new();
     let mut until = Timestamp(u64::MAX);
@@ -149,10 +154,22 @@ fn look<L: Lookup>(place: &Place, context: &mut Context<'_, L>) -> Looked {
     }
 }
 
-fn look_field<L: Lookup>(
+/// What there is for a reference, which counts as used unless its message waits.
+fn look_up<C: Cache>(want: &Want, context: &mut Context<'_, C>) -> Lookup {
+    let found = context.cache.look_up(want, context.since, context.now);
+    if let Lookup::Value { source, .. } | Lookup::Failed { source, .. } = &found {
+        context.looked_up.push((*source, want.key.vault));
+    }
+    if context.since.is_none() {
+        context.cache.mark_used(want, context.now);
+    }
+    found
+}
+
+fn look_field<C: Cache>(
     place: &Place,
     field: &Field,
-    context: &mut Context<'_, L>,
+    context: &mut Context<'_, C>,
     until: &mut Timestamp,
     unknown: &mut Vec<Want>,
 ) -> Result<Vec<Written>, Denial> {
@@ -162,16 +179,20 @@ fn look_field<L: Lookup>(
             written.push(Written::Nothing);
             continue;
         };
-        let (reason, retry_after) = match context.cache.lookup(want, context.since, context.now) {
-            Answered::Unknown if context.patient => {
+        let (reason, retry_after) = match look_up(want, context) {
+            Lookup::Miss if context.patient => {
                 unknown.push(want.clone());
                 continue;
             }
-            Answered::Unknown => {
+            Lookup::Miss => {
                 context.cache.fetch_in_background(want, context.now);
                 (Reason::NotReady, None)
             }
-            Answered::Value(secret, fresh_until) if place.can_hold(&secret) => {
+            Lookup::Value {
+                value: secret,
+                fresh_until,
+                ..
+            } if place.can_hold(&secret) => {
                 *until = (*until).min(fresh_until);
                 // What only the response gets is no value that came back.
                 if let Some(used) = context
@@ -184,8 +205,12 @@ fn look_field<L: Lookup>(
                 written.push(Written::Value(secret));
                 continue;
             }
-            Answered::Value(..) => (Reason::NotRepresentable, None),
-            Answered::Failed(reason, retry_after) => (reason, retry_after),
+            Lookup::Value { .. } => (Reason::NotRepresentable, None),
+            Lookup::Failed {
+                reason,
+                retry_after,
+                ..
+            } => (reason, retry_after),
         };
         if context.on_error != OnError::Keep {
             return Err(Denial {
@@ -199,7 +224,7 @@ fn look_field<L: Lookup>(
     Ok(written)
 }
 
-fn edit<L>(place: &Place, plan: &Plan, context: &Context<'_, L>) -> Result<Option<Edit>, Denial> {
+fn edit<C>(place: &Place, plan: &Plan, context: &Context<'_, C>) -> Result<Option<Edit>, Denial> {
     let limits = context.limits;
     let not_representable = |within| Denial::within(Reason::NotRepresentable, within);
     Ok(match &place.target {

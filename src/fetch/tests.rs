@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use zeroize::Zeroizing;
-
+use super::backoff::SHORTEST_NEGATIVE;
+use super::report::request_id;
 use super::*;
 use crate::azure::http::{CallFailure, Response};
+use crate::limits::Limits;
+use zeroize::Zeroizing;
 
 type Entries = RefCell<HashMap<String, (Vec<u8>, u32)>>;
 
@@ -49,6 +51,28 @@ impl Shared for NoStore {
     }
 }
 
+/// The actions of one event.
+#[derive(Default)]
+pub(super) struct Todo {
+    pub(super) calls: Vec<Call>,
+    pub(super) woken: Vec<u32>,
+    pub(super) log: Vec<LogLine>,
+}
+
+impl Todo {
+    pub(super) fn of(fetcher: &mut Fetcher) -> Self {
+        let mut todo = Self::default();
+        while let Some(action) = fetcher.poll() {
+            match action {
+                Action::Call(call) => todo.calls.push(call),
+                Action::Wake(waiter) => todo.woken.push(waiter),
+                Action::Log(line) => todo.log.push(line),
+            }
+        }
+        todo
+    }
+}
+
 struct World<'s> {
     shared: &'s dyn Shared,
     time: Cell<u64>,
@@ -62,27 +86,25 @@ impl<'s> World<'s> {
         }
     }
 
-    fn at<R>(&self, act: impl FnOnce(&Now<'_>, &mut Todo) -> R) -> (Todo, R) {
-        let mut todo = Todo::default();
+    fn at(&self, fetcher: &mut Fetcher, act: impl FnOnce(&mut Fetcher, &Now<'_>)) -> Todo {
         let now = Now {
             time: Timestamp(self.time.get()),
             random: &|| 0,
             shared: self.shared,
         };
-        let result = act(&now, &mut todo);
-        (todo, result)
+        act(fetcher, &now);
+        Todo::of(fetcher)
     }
 
     fn pass(&self, span: Span) {
         self.time.set(self.time.get() + span.0);
     }
 
-    fn fetch(&self, resolver: &mut Resolver, want: &Want, waiter: u32) -> Todo {
-        self.at(|now, todo| resolver.fetch(want, Lane::Worker, waiter, now, todo))
-            .0
+    fn fetch(&self, resolver: &mut Fetcher, want: &Want, waiter: u32) -> Todo {
+        self.at(resolver, |f, now| f.fetch(want, Lane::Worker, waiter, now))
     }
 
-    fn answer(&self, resolver: &mut Resolver, call: &Call, status: u16, body: &str) -> Todo {
+    fn answer(&self, resolver: &mut Fetcher, call: &Call, status: u16, body: &str) -> Todo {
         // What has no error of Key Vault's form is not its answer.
         let body = match (status, body) {
             (404, "") => r#"{"error":{"code":"SecretNotFound"}}"#,
@@ -93,13 +115,10 @@ impl<'s> World<'s> {
             body: Zeroizing::new(body.as_bytes().to_vec()),
             ..Response::default()
         });
-        self.at(|now, todo| {
-            resolver.answered(call.lane, call.subject, call.step, &answer, now, todo)
-        })
-        .0
+        self.at(resolver, |f, now| f.handle_answer(call.id, &answer, now))
     }
 
-    fn token(&self, resolver: &mut Resolver, call: &Call) -> Todo {
+    fn token(&self, resolver: &mut Fetcher, call: &Call) -> Todo {
         assert_eq!(call.subject, Subject::Token(0));
         self.answer(
             resolver,
@@ -109,25 +128,28 @@ impl<'s> World<'s> {
         )
     }
 
-    fn value(&self, resolver: &mut Resolver, call: &Call, value: &str) -> Todo {
+    fn value(&self, resolver: &mut Fetcher, call: &Call, value: &str) -> Todo {
         assert!(matches!(call.subject, Subject::Secret(_)));
         self.answer(resolver, call, 200, &format!(r#"{{"value":"{value}"}}"#))
     }
 
-    fn tick(&self, resolver: &mut Resolver) -> (Todo, Span) {
-        self.at(|now, todo| resolver.tick(now, todo))
+    fn tick(&self, resolver: &mut Fetcher) -> (Todo, Span) {
+        let todo = self.at(resolver, Fetcher::handle_tick);
+        (todo, resolver.tick_period())
     }
 
-    fn look(&self, resolver: &mut Resolver, want: &Want) -> Answered {
-        resolver.answer(want, None, Timestamp(self.time.get()))
+    fn look(&self, resolver: &mut Fetcher, want: &Want) -> Lookup {
+        let now = Timestamp(self.time.get());
+        resolver.mark_used(want, now);
+        resolver.lookup(want, None, now)
     }
 }
 
-fn resolver(ttl: u64, neg_ttl: u64) -> (Resolver, Want) {
+fn resolver(ttl: u64, neg_ttl: u64) -> (Fetcher, Want) {
     resolver_with(ttl, neg_ttl, 100)
 }
 
-pub(super) fn resolver_with(ttl: u64, neg_ttl: u64, resurrect_ttl: u64) -> (Resolver, Want) {
+pub(super) fn resolver_with(ttl: u64, neg_ttl: u64, resurrect_ttl: u64) -> (Fetcher, Want) {
     let json = format!(
         r#"{{"vaults":[{{"name":"azure","prefix":"azure","config":{{"vault_uri":"https://v.vault.azure.net",
         "tenant_id":"t","client_id":"c","client_secret":"s","ttl":{ttl},"neg_ttl":{neg_ttl},"resurrect_ttl":{resurrect_ttl}}}}}]}}"#
@@ -143,12 +165,12 @@ pub(super) fn resolver_with(ttl: u64, neg_ttl: u64, resurrect_ttl: u64) -> (Reso
         view: View::default(),
         rules: config.vaults[0].cache,
     };
-    (Resolver::new(Rc::new(config)), want)
+    (Fetcher::new(Rc::new(config)), want)
 }
 
-fn value(answered: &Answered) -> &str {
+fn value(answered: &Lookup) -> &str {
     match answered {
-        Answered::Value(secret, _) => std::str::from_utf8(secret.expose()).unwrap(),
+        Lookup::Value { value: secret, .. } => std::str::from_utf8(secret.expose()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -164,7 +186,7 @@ fn many_waiters_make_one_call_for_the_token_and_one_for_the_secret() {
     }
     let second = world.token(&mut resolver, &first.calls[0]);
     assert_eq!(second.calls.len(), 1);
-    assert!(resolver.awaits(50));
+    assert!(resolver.is_waiting(50));
     resolver.forget(50);
     let done = world.value(&mut resolver, &second.calls[0], "v1");
     assert_eq!(done.woken.len(), 98, "all but the one that left");
@@ -177,9 +199,7 @@ fn requests_with_lanes_of_their_own_call_for_themselves() {
     let (mut resolver, want) = resolver(60, 0);
     let mut fetch = |waiter| {
         let lane = Lane::Request(waiter);
-        world
-            .at(|now, todo| resolver.fetch(&want, lane, waiter, now, todo))
-            .0
+        world.at(&mut resolver, |f, now| f.fetch(&want, lane, waiter, now))
     };
     let calls: Vec<Call> = (1..=2).flat_map(|waiter| fetch(waiter).calls).collect();
     let lanes: Vec<Lane> = calls.iter().map(|call| call.lane).collect();
@@ -200,7 +220,7 @@ fn another_worker_follows_and_never_calls() {
     let (mut follower, _) = resolver(60, 0);
     let call = world.fetch(&mut leader, &want, 1);
     assert!(world.fetch(&mut follower, &want, 7).calls.is_empty());
-    assert_eq!(follower.next_tick(), FOLLOWING_TICK);
+    assert_eq!(follower.tick_period(), FOLLOWING_TICK);
     let call = world.token(&mut leader, &call.calls[0]);
     assert!(world.tick(&mut follower).0.woken.is_empty());
     world.value(&mut leader, &call.calls[0], "v1");
@@ -222,10 +242,14 @@ fn a_follower_learns_of_a_failure_too() {
     let call = world.token(&mut leader, &call.calls[0]);
     world.answer(&mut leader, &call.calls[0], 404, "");
     assert_eq!(world.tick(&mut follower).0.woken, [7]);
-    let answer = follower.answer(&want, Some(since), Timestamp(world.time.get()));
+    let answer = follower.lookup(&want, Some(since), Timestamp(world.time.get()));
     assert_eq!(
         answer,
-        Answered::Failed(Reason::NotFound, Some(SHORTEST_NEGATIVE))
+        Lookup::Failed {
+            reason: Reason::NotFound,
+            retry_after: Some(SHORTEST_NEGATIVE),
+            source: Source::Failed,
+        }
     );
 }
 
@@ -272,7 +296,7 @@ fn a_secret_in_use_is_renewed_before_its_end_and_others_are_let_go() {
         "nobody used it since"
     );
     world.pass(Span::seconds(61));
-    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+    assert_eq!(world.look(&mut resolver, &want), Lookup::Miss);
 }
 
 #[test]
@@ -284,24 +308,18 @@ fn an_old_value_serves_when_azure_fails_until_its_resurrection_ends() {
     world.value(&mut resolver, &call.calls[0], "v1");
     world.pass(Span::seconds(30));
     let since = Timestamp(world.time.get());
-    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+    assert_eq!(world.look(&mut resolver, &want), Lookup::Miss);
     let call = world.fetch(&mut resolver, &want, 1);
     let answer = Answer::Failed(CallFailure::Broken);
-    let (todo, ()) = world.at(|now, todo| {
-        resolver.answered(
-            call.calls[0].lane,
-            call.calls[0].subject,
-            call.calls[0].step,
-            &answer,
-            now,
-            todo,
-        );
-    });
+    let broken = |f: &mut Fetcher, id| world.at(f, |f, now| f.handle_answer(id, &answer, now));
+    let again = broken(&mut resolver, call.calls[0].id);
+    assert_eq!(again.calls.len(), 1, "one broken connection is no failure");
+    let todo = broken(&mut resolver, again.calls[0].id);
     assert_eq!(todo.woken, [1]);
-    let answer = resolver.answer(&want, Some(since), Timestamp(world.time.get()));
+    let answer = resolver.lookup(&want, Some(since), Timestamp(world.time.get()));
     assert_eq!(value(&answer), "v1");
     world.pass(Span::seconds(80));
-    assert_eq!(world.look(&mut resolver, &want), Answered::Unknown);
+    assert_eq!(world.look(&mut resolver, &want), Lookup::Miss);
 }
 
 #[test]
@@ -309,9 +327,13 @@ fn a_missing_secret_is_remembered_for_neg_ttl() {
     for (neg_ttl, after) in [
         (
             10,
-            Answered::Failed(Reason::NotFound, Some(Span::seconds(9))),
+            Lookup::Failed {
+                reason: Reason::NotFound,
+                retry_after: Some(Span::seconds(9)),
+                source: Source::Negative,
+            },
         ),
-        (0, Answered::Unknown),
+        (0, Lookup::Miss),
     ] {
         let world = World::new(&NoStore);
         let (mut resolver, want) = resolver(60, neg_ttl);
@@ -331,6 +353,7 @@ fn a_refused_token_is_renewed_once() {
     let (mut resolver, want) = resolver(60, 0);
     let call = world.fetch(&mut resolver, &want, 1);
     let call = world.token(&mut resolver, &call.calls[0]);
+    world.pass(Span::seconds(61));
     let call = world.answer(&mut resolver, &call.calls[0], 401, "");
     assert_eq!(
         call.calls[0].subject,
@@ -372,7 +395,11 @@ fn while_credentials_are_wrong_entra_is_not_asked_for_every_secret() {
     assert_eq!(todo.woken, [2]);
     assert!(matches!(
         world.look(&mut resolver, &other),
-        Answered::Failed(Reason::Credentials, Some(_))
+        Lookup::Failed {
+            reason: Reason::Credentials,
+            retry_after: Some(_),
+            ..
+        }
     ));
 }
 
@@ -398,15 +425,15 @@ fn what_nobody_uses_leaves_memory_and_comes_back_when_azure_fails() {
     world.tick(&mut resolver);
     assert!(
         resolver
-            .slots
+            .entries
             .iter()
-            .all(|(_, slot)| slot.record.found.is_none())
+            .all(|(_, entry)| entry.record.found.is_none())
     );
     let since = Timestamp(world.time.get());
     let call = world.fetch(&mut resolver, &want, 2);
     let todo = world.answer(&mut resolver, &call.calls[0], 500, "");
     assert_eq!(todo.woken, [2]);
-    let answer = resolver.answer(&want, Some(since), Timestamp(world.time.get()));
+    let answer = resolver.lookup(&want, Some(since), Timestamp(world.time.get()));
     assert_eq!(value(&answer), "v1");
 }
 
@@ -440,8 +467,8 @@ fn a_busy_vault_is_left_alone_by_everybody_until_it_said() {
     let call = world.token(&mut resolver, &call.calls[0]);
     let call = &call.calls[0];
     let answer = busy("Sun, 06 Nov 1994 08:49:37 GMT");
-    let (todo, ()) = world.at(|now, todo| {
-        resolver.answered(call.lane, call.subject, call.step, &answer, now, todo);
+    let todo = world.at(&mut resolver, |f, now| {
+        f.handle_answer(call.id, &answer, now)
     });
     let held = |line: &LogLine| {
         line.text == "event=vault_held vault=azure reason=throttled azure_request_id=- for_s=20"
@@ -455,7 +482,12 @@ fn a_busy_vault_is_left_alone_by_everybody_until_it_said() {
         let todo = world.fetch(resolver, &other, 2);
         assert!(todo.calls.is_empty());
         assert_eq!(todo.woken, [2]);
-        let Answered::Failed(Reason::Throttled, Some(wait)) = world.look(resolver, &other) else {
+        let Lookup::Failed {
+            reason: Reason::Throttled,
+            retry_after: Some(wait),
+            ..
+        } = world.look(resolver, &other)
+        else {
             panic!("not held");
         };
         assert!(wait <= Span::seconds(15), "{wait:?}");
@@ -476,7 +508,11 @@ fn a_vault_that_stays_busy_is_asked_less_and_less() {
         let want = another(&want, &format!("s{n}"));
         let call = world.fetch(&mut resolver, &want, n);
         world.answer(&mut resolver, &call.calls[0], 503, "");
-        let Answered::Failed(Reason::Unavailable, Some(wait)) = world.look(&mut resolver, &want)
+        let Lookup::Failed {
+            reason: Reason::Unavailable,
+            retry_after: Some(wait),
+            ..
+        } = world.look(&mut resolver, &want)
         else {
             panic!("not held");
         };
@@ -540,4 +576,162 @@ fn a_token_serves_until_its_end_while_its_renewal_fails() {
     world.pass(Span::seconds(300));
     let call = world.fetch(&mut resolver, &another(&want, "c"), 3);
     assert_eq!(call.calls[0].subject, Subject::Token(0), "it has ended");
+}
+
+fn limited(limits: Limits) -> (Fetcher, Want) {
+    let (fetcher, want) = resolver(60, 10);
+    let config = Config {
+        limits,
+        ..Config::clone(&fetcher.config)
+    };
+    (Fetcher::new(Rc::new(config)), want)
+}
+
+/// Every bound at 3.
+fn threes() -> Limits {
+    Limits {
+        fetches_in_flight: 3,
+        fetches_per_second: 1000,
+        cached_secrets: 3,
+        cached_misses: 3,
+        shared_entries: 3,
+        views: 3,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn an_answer_never_reaches_another_secret_whatever_clients_ask_for_meanwhile() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut fetcher, want) = limited(threes());
+    let victim = another(&want, "payments");
+    let call = world.fetch(&mut fetcher, &victim, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    let others: Vec<Want> = (0..20).map(|n| another(&want, &format!("p{n}"))).collect();
+    for (other, waiter) in others.iter().zip(2..) {
+        world.look(&mut fetcher, other);
+        world.fetch(&mut fetcher, other, waiter);
+    }
+    let done = world.value(&mut fetcher, &call.calls[0], "victims-value");
+    assert!(done.woken.contains(&1));
+    assert_eq!(value(&world.look(&mut fetcher, &victim)), "victims-value");
+    let (mut neighbour, _) = limited(threes());
+    for other in &others {
+        assert_eq!(world.look(&mut fetcher, other), Lookup::Miss);
+        world.fetch(&mut neighbour, other, 9);
+        assert_eq!(world.look(&mut neighbour, other), Lookup::Miss);
+    }
+}
+
+#[test]
+fn a_vault_that_refuses_every_token_costs_one_token_for_all_its_secrets() {
+    let world = World::new(&NoStore);
+    let (mut fetcher, want) = resolver(60, 0);
+    let mut tokens = 0;
+    for round in 0..80u32 {
+        for n in 0..20 {
+            let want = another(&want, &format!("s{n}"));
+            let mut calls = world.fetch(&mut fetcher, &want, round * 20 + n).calls;
+            while let Some(call) = calls.pop() {
+                let todo = if matches!(call.subject, Subject::Token(_)) {
+                    tokens += 1;
+                    world.token(&mut fetcher, &call)
+                } else {
+                    world.answer(&mut fetcher, &call, 401, "")
+                };
+                calls.extend(todo.calls);
+            }
+        }
+        world.pass(Span(100));
+    }
+    assert_eq!(tokens, 1, "in 8 s");
+}
+
+#[test]
+fn an_old_value_is_served_after_a_short_wait_and_in_a_backoff_at_once() {
+    let world = World::new(&NoStore);
+    let (mut fetcher, want) = resolver(10, 0);
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    world.value(&mut fetcher, &call.calls[0], "v1");
+    world.pass(Span::seconds(30));
+    let since = Timestamp(world.time.get());
+    world.fetch(&mut fetcher, &want, 2);
+    assert_eq!(fetcher.tick_period(), FOLLOWING_TICK);
+    world.pass(Span(299));
+    assert!(world.tick(&mut fetcher).0.woken.is_empty());
+    world.pass(Span(1));
+    assert_eq!(world.tick(&mut fetcher).0.woken, [2]);
+    let now = Timestamp(world.time.get());
+    assert_eq!(value(&fetcher.lookup(&want, Some(since), now)), "v1");
+    assert_eq!(
+        value(&world.look(&mut fetcher, &want)),
+        "v1",
+        "the next one waits no more"
+    );
+}
+
+#[test]
+fn a_failure_of_a_clock_that_was_ahead_is_over_when_the_clock_is_set_back() {
+    for jump in [
+        Span::seconds(2),
+        Span::seconds(7200),
+        Span::seconds(3 * 86_400),
+    ] {
+        let store = Store::default();
+        let world = World::new(&store);
+        let start = 1_000_000_000;
+        world.time.set(start + jump.0);
+        let (mut fetcher, want) = resolver(60, 0);
+        let call = world.fetch(&mut fetcher, &want, 1);
+        let call = world.token(&mut fetcher, &call.calls[0]);
+        let call = call.calls[0].id;
+        let answer = busy("3600");
+        world.at(&mut fetcher, |f, now| f.handle_answer(call, &answer, now));
+        world.time.set(start);
+        assert_eq!(world.look(&mut fetcher, &want), Lookup::Miss);
+        assert_eq!(
+            world.fetch(&mut fetcher, &want, 2).calls.len(),
+            1,
+            "{jump:?}"
+        );
+        let (mut neighbour, _) = resolver(60, 0);
+        let todo = world.fetch(&mut neighbour, &another(&want, "b"), 3);
+        assert_eq!(todo.calls.len(), 1, "{jump:?}: not held");
+    }
+}
+
+#[test]
+fn made_up_names_leave_a_bounded_number_of_entries_and_keep_no_value_out() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut fetcher, want) = limited(threes());
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    world.value(&mut fetcher, &call.calls[0], "v1");
+    for n in 0..200 {
+        let call = world.fetch(&mut fetcher, &another(&want, &format!("x{n}")), 2);
+        for call in call.calls {
+            world.answer(&mut fetcher, &call, 404, "");
+        }
+        world.pass(Span(20));
+    }
+    assert_eq!(value(&world.look(&mut fetcher, &want)), "v1");
+    let entries = store.0.borrow().len();
+    assert!(
+        entries <= 3 + 3 + 2 + 1,
+        "{entries}: values, leases, token, hold"
+    );
+}
+
+#[test]
+fn a_new_root_does_not_wait_for_the_leases_of_the_old_one() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (mut old, want) = resolver(60, 0);
+    world.fetch(&mut old, &want, 1);
+    world.at(&mut old, Fetcher::release_leases);
+    let (mut new, _) = resolver(60, 0);
+    assert_eq!(world.fetch(&mut new, &want, 2).calls.len(), 1);
 }

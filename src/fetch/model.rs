@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{Store, resolver_with};
+use super::tests::{Store, Todo, resolver_with};
 use super::*;
 use crate::azure::http::{CallFailure, Response};
 
@@ -82,7 +82,7 @@ struct Waiting {
 struct Model<'s> {
     settings: Settings,
     store: &'s Store,
-    workers: Vec<Resolver>,
+    workers: Vec<Fetcher>,
     want: Want,
     time: u64,
     current: Option<u32>,
@@ -124,9 +124,7 @@ impl<'s> Model<'s> {
             Step::Pass(span) => self.pass(*span),
             Step::Ask(worker) => self.ask(*worker),
             Step::Answer => self.answer_oldest(),
-            Step::Tick(worker) => self.on(*worker, |resolver, now, todo| {
-                resolver.tick(now, todo);
-            }),
+            Step::Tick(worker) => self.on(*worker, Fetcher::handle_tick),
             Step::Rotate => self.current = Some(self.current.map_or(100, |v| v + 1)),
             Step::Delete => self.current = None,
             Step::Outage(down) => self.down = *down,
@@ -141,14 +139,14 @@ impl<'s> Model<'s> {
         }
     }
 
-    fn on(&mut self, worker: usize, act: impl FnOnce(&mut Resolver, &Now<'_>, &mut Todo)) {
-        let mut todo = Todo::default();
+    fn on(&mut self, worker: usize, act: impl FnOnce(&mut Fetcher, &Now<'_>)) {
         let now = Now {
             time: Timestamp(self.time),
             random: &|| 7,
             shared: self.store,
         };
-        act(&mut self.workers[worker], &now, &mut todo);
+        act(&mut self.workers[worker], &now);
+        let todo = Todo::of(&mut self.workers[worker]);
         for call in todo.calls {
             self.check_call(&call);
             self.outstanding.push(Outstanding {
@@ -199,8 +197,9 @@ impl<'s> Model<'s> {
         let id = self.next_id;
         self.next_id += 1;
         let at = Timestamp(self.time);
-        let answered = self.workers[worker].answer(&self.want, None, at);
-        if answered != Answered::Unknown {
+        self.workers[worker].mark_used(&self.want, at);
+        let answered = self.workers[worker].lookup(&self.want, None, at);
+        if answered != Lookup::Miss {
             return self.check(&answered);
         }
         // Whoever knows a fresh value, every worker gives it at once.
@@ -211,8 +210,8 @@ impl<'s> Model<'s> {
             since: self.time,
         });
         let want = self.want.clone();
-        self.on(worker, |resolver, now, todo| {
-            resolver.fetch(&want, Lane::Worker, id, now, todo)
+        self.on(worker, |resolver, now| {
+            resolver.fetch(&want, Lane::Worker, id, now)
         });
         let waits = self.waiting.iter().any(|w| w.id == id);
         assert!(
@@ -221,7 +220,7 @@ impl<'s> Model<'s> {
         );
         assert_eq!(
             waits,
-            self.workers[worker].awaits(id),
+            self.workers[worker].is_waiting(id),
             "nobody waits for nothing"
         );
     }
@@ -272,14 +271,8 @@ impl<'s> Model<'s> {
         if secret && status == 404 && self.usable().is_none() {
             self.missing_until = self.time + (self.settings.neg_ttl * 1000).max(1000);
         }
-        let Call {
-            lane,
-            subject,
-            step,
-            ..
-        } = first.call;
-        self.on(first.worker, |resolver, now, todo| {
-            resolver.answered(lane, subject, step, answer, now, todo)
+        self.on(first.worker, |resolver, now| {
+            resolver.handle_answer(first.call.id, answer, now);
         });
     }
 
@@ -292,13 +285,13 @@ impl<'s> Model<'s> {
         let waiting = self.waiting.swap_remove(at);
         assert_eq!(waiting.worker, worker);
         let since = Some(Timestamp(waiting.since));
-        let answered = self.workers[worker].answer(&self.want, since, Timestamp(self.time));
-        if answered == Answered::Unknown {
+        let answered = self.workers[worker].lookup(&self.want, since, Timestamp(self.time));
+        if answered == Lookup::Miss {
             // What came was over as it came: ask again, as the filter does.
             self.waiting.push(waiting);
             let want = self.want.clone();
-            return self.on(worker, |resolver, now, todo| {
-                resolver.fetch(&want, Lane::Worker, id, now, todo)
+            return self.on(worker, |resolver, now| {
+                resolver.fetch(&want, Lane::Worker, id, now)
             });
         }
         self.check(&answered);
@@ -323,10 +316,10 @@ impl<'s> Model<'s> {
         self.usable_fetch(self.ttl())
     }
 
-    fn check(&mut self, answered: &Answered) {
+    fn check(&mut self, answered: &Lookup) {
         self.served += 1;
         match answered {
-            Answered::Value(value, _) => {
+            Lookup::Value { value, .. } => {
                 let value = std::str::from_utf8(value.expose()).expect("a text");
                 let fetch = self
                     .fetches
@@ -345,10 +338,15 @@ impl<'s> Model<'s> {
                 );
                 if age >= self.ttl().saturating_mul(2) {
                     let failed = self.failures.iter().any(|&at| at > fetch.at);
-                    assert!(failed, "{value} is old, and nobody tried to renew it");
+                    // A refresh that takes longer than `stale_wait` is not waited for.
+                    let refreshing = !self.outstanding.is_empty();
+                    assert!(
+                        failed || refreshing,
+                        "{value} is old, and no refresh was tried"
+                    );
                 }
             }
-            Answered::Failed(reason, _) => {
+            Lookup::Failed { reason, .. } => {
                 assert!(
                     self.usable().is_none(),
                     "{reason:?} although {} may serve",
@@ -359,7 +357,7 @@ impl<'s> Model<'s> {
                     "{reason:?} out of nothing"
                 );
             }
-            Answered::Unknown => unreachable!("checked only when known"),
+            Lookup::Miss => unreachable!("checked only when known"),
         }
     }
 
