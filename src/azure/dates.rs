@@ -1,14 +1,15 @@
 //! Dates as Azure writes them: in `Retry-After` (RFC 9110, section 5.6.7) and in the token answers of
-//! managed identities. The crates `httpdate` and `time` do the reading; this file knows only which forms
-//! Azure uses. A date without a zone is in UTC. It reads no clock.
+//! managed identities. The crate `httpdate` knows the calendar; this file only takes the other forms of Azure
+//! apart and puts them into HTTP's form. (The crate `time` would be 40 KB of the filter.) A date without a
+//! zone is in UTC. It reads no clock.
 
 use std::time::UNIX_EPOCH;
 
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
-use time::{Duration, OffsetDateTime, PrimitiveDateTime};
+use crate::time::{Span, Timestamp};
 
-use crate::time::Timestamp;
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, and the two obsolete forms that a recipient has to accept
 /// (RFC 9110, section 5.6.7).
@@ -26,43 +27,91 @@ pub fn token_date(text: &str) -> Option<Timestamp> {
     iso_8601(text.trim()).or_else(|| app_service_date(text.trim()))
 }
 
+/// `2017-09-14T15:30:00.0000000+02:00`.
 fn iso_8601(text: &str) -> Option<Timestamp> {
-    // A zone can only follow the time: the dashes of the date are before the 11th character.
-    let time = text.get(10..)?;
-    let zone = time.ends_with(['Z', 'z']) || time.contains(['+', '-']);
-    let zone = if zone { "" } else { "Z" };
-    let text = format!("{}T{}{zone}", text.get(..10)?, time.get(1..)?);
-    let separated = time.starts_with(['T', 't', ' ']);
-    let at = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
-    separated.then(|| timestamp(at))?
+    let (date, rest) = text.split_at_checked(10)?;
+    let time = rest.strip_prefix(['T', 't', ' '])?;
+    let mut date = date.split('-');
+    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
+    let (time, zone) = match time.find(['Z', 'z', '+', '-']) {
+        Some(at) => time.split_at_checked(at)?,
+        None => (time, ""),
+    };
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let at = in_utc(year, month, day, clock)?;
+    let offset = offset(zone)?;
+    let local = at.0.checked_add(milliseconds(fraction)?)?;
+    let utc = match offset {
+        Offset::East(by) => local.checked_sub(by.0)?,
+        Offset::West(by) => local.checked_add(by.0)?,
+    };
+    Some(Timestamp(utc))
+}
+
+/// How far a zone's time is from UTC.
+enum Offset {
+    /// Ahead of it.
+    East(Span),
+    /// Behind it.
+    West(Span),
+}
+
+/// `Z`, `+02:00`, or nothing for UTC.
+fn offset(zone: &str) -> Option<Offset> {
+    let (make, rest): (fn(Span) -> Offset, _) = match zone.split_at_checked(1) {
+        None | Some(("Z" | "z", "")) => return Some(Offset::East(Span(0))),
+        Some(("+", rest)) => (Offset::East, rest),
+        Some(("-", rest)) => (Offset::West, rest),
+        Some(_) => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let (hours, minutes) = (number(hours, 23)?, number(minutes, 59)?);
+    Some(make(Span::seconds(hours * 3600 + minutes * 60)))
+}
+
+/// The first three digits of a second's fraction; any number of digits may follow.
+fn milliseconds(fraction: &str) -> Option<u64> {
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let digits = fraction.bytes().chain(*b"000").take(3);
+    Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 /// `9/14/2017 00:00:00 PM +00:00` and `09/14/2017 00:00:00 +00:00`: on Windows and on Linux
 /// (<https://learn.microsoft.com/azure/app-service/overview-managed-identity>).
 fn app_service_date(text: &str) -> Option<Timestamp> {
-    let format = format_description!(
-        "[month padding:none]/[day padding:none]/[year] [hour padding:none]:[minute]:[second]"
-    );
     let rest = text.strip_suffix("+00:00").unwrap_or(text).trim_end();
     let (rest, half) = match (rest.strip_suffix(" AM"), rest.strip_suffix(" PM")) {
         (Some(rest), _) => (rest, Some(0)),
         (_, Some(rest)) => (rest, Some(12)),
         _ => (rest, None),
     };
-    let at = PrimitiveDateTime::parse(rest, &format).ok()?;
-    let hour = match (half, i64::from(at.hour())) {
+    let (date, clock) = rest.split_once(' ')?;
+    let (hour, minutes) = clock.split_once(':')?;
+    let hour = match (half, number(hour, 23)?) {
         // 12:30 AM is half past midnight. An hour past 12 beside AM or PM was seen: it is as it says.
         (Some(half), hour) if hour <= 12 => hour % 12 + half,
         (_, hour) => hour,
     };
-    let moved = Duration::hours(hour - i64::from(at.hour()));
-    timestamp(at.assume_utc().checked_add(moved)?)
+    let mut date = date.split('/');
+    let (month, day, year) = (date.next()?, date.next()?, date.next()?);
+    in_utc(year, month, day, &format!("{hour:02}:{minutes}"))
 }
 
-/// `None` before 1970.
-fn timestamp(at: OffsetDateTime) -> Option<Timestamp> {
-    let milliseconds = at.unix_timestamp_nanos() / 1_000_000;
-    Some(Timestamp(u64::try_from(milliseconds).ok()?))
+/// A date and a time of day (`13:30:00`) in UTC. The day of the week is not compared.
+fn in_utc(year: &str, month: &str, day: &str, clock: &str) -> Option<Timestamp> {
+    let year = number(year, 9999)?;
+    let day = number(day, 31)?;
+    let month = usize::try_from(number(month, 12)?).ok()?;
+    let month = MONTHS.get(month.checked_sub(1)?)?;
+    http_date(&format!("Thu, {day:02} {month} {year:04} {clock} GMT"))
+}
+
+/// A number of digits only, up to `most`.
+fn number(text: &str, most: u64) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|n| digits && *n <= most)
 }
 
 #[cfg(test)]

@@ -419,7 +419,10 @@ fn proof(settings: &Settings<'_, '_>, given: &Given, choice: Choice) -> Option<P
             }
             let current = given.secret.clone()?;
             let next = given.next_secret.clone();
-            for (name, secret) in [("client_secret", Some(&current)), ("client_secret_next", next.as_ref())] {
+            for (name, secret) in [
+                ("client_secret", Some(&current)),
+                ("client_secret_next", next.as_ref()),
+            ] {
                 if secret.is_some_and(|secret| !is_clean(secret)) {
                     let message = "begins or ends with a blank, or holds a line break (from `echo … | base64`?), which Entra's \
                                    secrets never do; set it without (`printf %s … | base64`)";

@@ -5,7 +5,7 @@ use super::fields::{CONFIG, MAX_TTL, VAULT};
 use super::identity;
 use super::reader::{Fields, Problems};
 use super::uri::{HttpsUri, did_you_mean};
-use super::{Dates, CacheRules, Vault};
+use super::{CacheRules, Dates, Vault};
 use crate::azure::forms::Kind as ObjectKind;
 use crate::json::Json;
 use crate::quoted::Quoted;

@@ -7,8 +7,8 @@ use super::host::{Host, Map};
 use super::reply;
 use crate::config::{Audit, Config};
 use crate::failure::Reason;
-use crate::message::Place;
 use crate::fetch::{Fetcher, Lookup};
+use crate::message::Place;
 use crate::time::Timestamp;
 
 /// Longer names of clients are cut.

@@ -15,9 +15,9 @@ use super::waiting::Flow;
 use crate::body::Kind;
 use crate::failure::Reason;
 use crate::fetch::Lookup;
-use crate::metrics::Outcome;
 use crate::message::find::{self, Count, Search};
 use crate::message::{Denial, Edit, Place, Target};
+use crate::metrics::Outcome;
 use crate::query;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};
@@ -557,7 +557,11 @@ impl<H: Host + Copy> Plugin<H> {
         for header in self.prepared.drain(..).filter_map(|at| self.seen.get(at)) {
             header.apply(Map::Request, &host);
         }
-        let outcome = if sets { Outcome::Served } else { Outcome::Other };
+        let outcome = if sets {
+            Outcome::Served
+        } else {
+            Outcome::Other
+        };
         let metrics = &mut self.fetcher.metrics;
         metrics.record(&self.looked_up, operators, outcome);
         true

@@ -13,10 +13,10 @@ use super::reply;
 use crate::config::OnError;
 use crate::events::Line;
 use crate::failure::Reason;
+use crate::fetch::{Lane, Want};
 use crate::message::render::{self, Context};
 use crate::message::{Denial, Edit, Place, Target, Verdict};
 use crate::metrics::Series;
-use crate::fetch::{Lane, Want};
 
 /// What the host is to do with a message after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

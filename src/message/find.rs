@@ -9,13 +9,13 @@ use crate::body::{self, Kind};
 use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, Rules};
 use crate::failure::Reason;
+use crate::fetch::Want;
 use crate::filter::header_map::{HeaderMap, Hit};
 use crate::filter::seen::Seen;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
 use crate::query;
 use crate::reference::Reference;
-use crate::fetch::Want;
 use crate::template::{Part, Template};
 use crate::time::Span;
 

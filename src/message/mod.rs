@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::failure::Reason;
-use crate::placement::Encoding;
 use crate::fetch::{Fetcher, Lookup, Want};
+use crate::placement::Encoding;
 use crate::secret::SecretValue;
 use crate::template::Template;
 use crate::time::{Span, Timestamp};

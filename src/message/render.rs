@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 use super::{Cache, Denial, Edit, Field, Place, Spot, Target, Verdict, Within};
 use crate::config::OnError;
 use crate::failure::Reason;
-use crate::limits::Limits;
-use crate::placement::Encoding;
 use crate::fetch::{Lookup, Want};
+use crate::limits::Limits;
 use crate::metrics::Source;
+use crate::placement::Encoding;
 use crate::secret::SecretValue;
 use crate::time::Timestamp;
 

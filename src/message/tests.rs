@@ -4,22 +4,33 @@ use super::*;
 use crate::body::Kind;
 use crate::config::OnError;
 use crate::limits::Limits;
+use crate::metrics::Source;
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// A cache of these values; every other name is missing.
 #[derive(Default)]
-struct Cache(BTreeMap<&'static str, Vec<u8>>, usize);
+struct Values(BTreeMap<&'static str, Vec<u8>>, std::cell::Cell<usize>);
 
-impl Lookup for Cache {
-    fn lookup(&mut self, want: &Want, _: Option<Timestamp>, now: Timestamp) -> Answered {
-        self.1 += 1;
+impl Cache for Values {
+    fn look_up(&self, want: &Want, _: Option<Timestamp>, now: Timestamp) -> Lookup {
+        self.1.set(self.1.get() + 1);
         match self.0.get(want.key.name.as_str()) {
-            Some(value) => Answered::Value(SecretValue::new(value.clone()), now),
-            None => Answered::Failed(Reason::NotFound, None),
+            Some(value) => Lookup::Value {
+                value: SecretValue::new(value.clone()),
+                fresh_until: now,
+                source: Source::Local,
+            },
+            None => Lookup::Failed {
+                reason: Reason::NotFound,
+                retry_after: None,
+                source: Source::Negative,
+            },
         }
     }
+
+    fn mark_used(&mut self, _: &Want, _: Timestamp) {}
 
     fn fetch_in_background(&mut self, _: &Want, _: Timestamp) {}
 }
@@ -41,13 +52,13 @@ fn config(limit: usize) -> Config {
     config
 }
 
-fn cache() -> Cache {
+fn cache() -> Values {
     let values = [
         ("a", b"A&\"".to_vec()),
         ("b", b"{vault://azure/a}".to_vec()),
         ("big", vec![b'B'; 25_000]),
     ];
-    Cache(BTreeMap::from(values), 0)
+    Values(BTreeMap::from(values), std::cell::Cell::new(0))
 }
 
 fn body(config: &Config, kind: Kind, text: &[u8], on_error: OnError) -> Result<Vec<u8>, Denial> {
@@ -63,6 +74,7 @@ fn body(config: &Config, kind: Kind, text: &[u8], on_error: OnError) -> Result<V
         now: Timestamp(1),
         patient: true,
         refusable: true,
+        looked_up: &mut Vec::new(),
         used: None,
     };
     match judge(std::iter::once(&place), &mut context) {
@@ -232,6 +244,7 @@ fn a_result_beyond_the_limit_is_refused_before_it_is_written() {
         now: Timestamp(1),
         patient: true,
         refusable: true,
+        looked_up: &mut Vec::new(),
         used: None,
     };
     match judge(std::iter::once(&place), &mut context) {
