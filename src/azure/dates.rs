@@ -11,6 +11,8 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, and the two obsolete forms that a recipient has to accept
 /// (RFC 9110, section 5.6.7).
 #[must_use]
@@ -99,13 +101,18 @@ fn app_service_date(text: &str) -> Option<Timestamp> {
     in_utc(year, month, day, &format!("{hour:02}:{minutes}"))
 }
 
-/// A date and a time of day (`13:30:00`) in UTC. The day of the week is not compared.
+/// A date and a time of day (`13:30:00`) in UTC. HTTP's form wants the day of the week, and the right one.
 fn in_utc(year: &str, month: &str, day: &str, clock: &str) -> Option<Timestamp> {
     let year = number(year, 9999)?;
     let day = number(day, 31)?;
     let month = usize::try_from(number(month, 12)?).ok()?;
     let month = MONTHS.get(month.checked_sub(1)?)?;
-    http_date(&format!("Thu, {day:02} {month} {year:04} {clock} GMT"))
+    let on = |weekday: &&str| {
+        http_date(&format!(
+            "{weekday}, {day:02} {month} {year:04} {clock} GMT"
+        ))
+    };
+    WEEKDAYS.iter().find_map(on)
 }
 
 /// A number of digits only, up to `most`.

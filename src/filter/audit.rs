@@ -1,11 +1,10 @@
 //! Who used which secret: a line for each reference in a client's request, where the operator asks for it
 //! (`audit`). It reads the request and writes the log, and changes neither.
 
-use alloc::string::String;
-
 use super::host::{Host, Map};
 use super::reply;
 use crate::config::{Audit, Config};
+use crate::events::Line;
 use crate::failure::Reason;
 use crate::fetch::{Fetcher, Lookup};
 use crate::message::Place;
@@ -30,7 +29,7 @@ pub(super) fn write(
     config: &Config,
     places: &[Place],
     outcome: Outcome,
-    resolver: &Fetcher,
+    fetcher: &Fetcher,
     (since, now): (Timestamp, Timestamp),
     host: &impl Host,
 ) {
@@ -43,19 +42,30 @@ pub(super) fn write(
     }
     let client = client(audit, host);
     let id = reply::request_id(host).unwrap_or_default();
-    for (place, want) in used {
+    let most = config.limits.audit_lines;
+    let mut left_out = 0_u64;
+    for (n, (place, want)) in used.enumerate() {
+        if n >= most {
+            left_out += 1;
+            continue;
+        }
         let end = match outcome {
             Outcome::Refused(reason) => reason.as_str(),
-            Outcome::GoesOn => match resolver.lookup(want, Some(since), now) {
+            Outcome::GoesOn => match fetcher.lookup(want, Some(since), now) {
                 Lookup::Value { value, .. } if place.can_hold(&value) => "resolved",
                 Lookup::Value { .. } => Reason::NotRepresentable.as_str(),
                 Lookup::Failed { reason, .. } => reason.as_str(),
                 Lookup::Miss => Reason::NotReady.as_str(),
             },
         };
-        let line = resolver.about("secret_used", &want.key);
+        let line = fetcher.about("secret_used", &want.key);
         let line = line.word("outcome", end).word("request_id", &id);
         // As loud as a warning: Kong shows nothing softer unless it is told to.
+        log::warn!("{}", line.quoted("client", &client).end());
+    }
+    if left_out > 0 {
+        let line = Line::new("secrets_used").number("more", left_out);
+        let line = line.word("request_id", &id);
         log::warn!("{}", line.quoted("client", &client).end());
     }
 }

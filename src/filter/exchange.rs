@@ -30,6 +30,9 @@ pub(super) struct Exchange {
     pub(super) held: [usize; 2],
     /// It was refused: the response is our local reply.
     pub(super) refused: bool,
+    /// How much of the request's body was searched for values that will be put into it, since the upstream
+    /// answers before it has all of it.
+    pub(super) searched: usize,
     /// The headers of its response have come.
     pub(super) responded: bool,
     /// Envoy: halves that were resumed after their headers had waited. Inside of that, the host loses a body

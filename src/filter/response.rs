@@ -14,8 +14,9 @@ use super::waiting::Flow;
 use crate::body::Kind;
 use crate::config::OnError;
 use crate::failure::Reason;
-use crate::message::Denial;
+use crate::fetch::Lookup;
 use crate::message::find::Search;
+use crate::message::{Denial, Place};
 use crate::redact::{self, Redactor};
 use crate::template::Template;
 
@@ -79,6 +80,36 @@ impl<H: Host + Copy> Plugin<H> {
         };
         let waiting = Waiting::new(Stage::ResponseHeaders, self.host.now(), places);
         self.start(id, waiting, false)
+    }
+
+    /// Masks values that a request's body will get, too: the upstream answers before it has all of it.
+    fn expect_values(&mut self, id: u32) {
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return;
+        };
+        let kind = match &exchange.request {
+            RequestState::Passing => return,
+            RequestState::Body(kind) => *kind,
+            RequestState::Held(held) => held.kind,
+        };
+        let body = self.host.buffer(Buffer::RequestBody).unwrap_or_default();
+        if body.len() <= exchange.searched {
+            return;
+        }
+        // Too many references are refused when the body is complete.
+        let place = Search::of_requests(&self.config).body(kind, &body);
+        let now = self.host.now();
+        let mut expected = Vec::new();
+        for want in place.iter().flatten().flat_map(Place::wants) {
+            if let Lookup::Value { value, .. } = self.fetcher.lookup(want, None, now) {
+                expected.push(value);
+            }
+        }
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.searched = body.len();
+            expected.retain(|value| !exchange.used.contains(value));
+            exchange.used.append(&mut expected);
+        }
     }
 
     /// Whether values of this exchange's request may come back: those that it got, and those that a body
@@ -344,6 +375,7 @@ impl<H: Host + Copy> Plugin<H> {
     /// Masks a piece of a stream. What may be the beginning of a value is held back: by the host where that is
     /// safe, since only what the host holds can still be written when trailers end the body; else here.
     fn mask_piece(&mut self, id: u32, piece: &[u8], end: bool) -> Flow {
+        self.expect_values(id);
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return Flow::Continue;
         };

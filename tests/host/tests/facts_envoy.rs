@@ -301,8 +301,8 @@ fn an_internal_redirect_brings_the_changed_request_again() {
         response
     });
     let id = gateway.request(0, Request::get("/", &[]));
-    // Four pseudo-headers, and what the first pass added.
-    assert_eq!(notes(&gateway), ["h000004", "h000005"]);
+    // Four pseudo-headers, what the first pass added, and `x-envoy-original-url`.
+    assert_eq!(notes(&gateway), ["h000004", "h000006"]);
     let sent = gateway.sent(id).expect("sent");
     assert_eq!(sent.headers.text(":path"), "/again");
     assert_eq!(client(&gateway, id).status, 200);

@@ -367,7 +367,8 @@ fn over_long_and_very_many_references() {
     for dialect in BOTH {
         let mut world = hostile_world(dialect);
         let long = format!("{{vault://azure/open-{}}}", "x".repeat(60_000));
-        let many = "{vault://azure/open-1}".repeat(1000);
+        let many = "{vault://azure/open-1}".repeat(100);
+        let too_many = "{vault://azure/open-1}".repeat(101);
         let unterminated = "{vault://azure/".repeat(4000);
         for text in [&long, &unterminated] {
             let (upstream, _) = outcome(&mut world, &request(Place::Header, text));
@@ -375,9 +376,12 @@ fn over_long_and_very_many_references() {
         }
         let (upstream, _) = outcome(&mut world, &request(Place::Header, &many));
         assert!(
-            upstream.contains(&"pl4nted-open-1".repeat(1000)),
+            upstream.contains(&"pl4nted-open-1".repeat(100)),
             "{dialect:?}"
         );
+        let (upstream, client) = outcome(&mut world, &request(Place::Header, &too_many));
+        assert_eq!(upstream, "", "{dialect:?}");
+        assert!(client.starts_with("431"), "{dialect:?} {client}");
         for n in 1..200 {
             let deep = format!(
                 "{}\"{{vault://azure/open-1}}\"{}",

@@ -37,9 +37,13 @@ fn a_denial_out_of_an_empty_token_answer_reaches_the_client() {
     for ending in [Ending::Timeout, Ending::Closed, empty] {
         let mut world = World::resolving(Dialect::Wasmx, json!({}));
         let id = world.get(0, &[("x-key", REFERENCE)]);
-        let token = world.gateway.calls()[0].token;
-        world.gateway.end_call(token, ending.clone());
-        world.answer_all();
+        // A connection that breaks is tried once more.
+        for _ in 0..2 {
+            if let Some(call) = world.gateway.calls().first() {
+                let token = call.token;
+                world.gateway.end_call(token, ending.clone());
+            }
+        }
         let answer = world.gateway.answered(id);
         assert_eq!(answer.map(|a| a.status), Some(503), "{ending:?}");
     }

@@ -205,10 +205,12 @@ fn an_early_answer_is_masked_for_what_the_body_will_bring() {
     request.headers.remove("content-length");
     let id = world.gateway.request(0, request);
     world.gateway.client_sends(id, BODY);
+    world.make_calls();
     world
         .gateway
         .upstream_sends(id, b"it will be pl4nted-open-1.");
     world.gateway.client_ends(id, &[]);
+    world.make_calls();
     world.gateway.upstream_ends(id, &[]);
     let text = match world.gateway.outcome(id) {
         Outcome::Answered(answer) | Outcome::Reset(answer) => answer.body,

@@ -43,10 +43,10 @@ fn every_reference_is_counted_once_by_its_source() {
             .map(|source| references(&world, source));
         assert_eq!(counted, [1, 10, 1, 1, 2, 0], "{dialect:?}");
         assert_eq!(refusals(&world, "not_found"), 3, "{dialect:?}");
-        assert_eq!(
-            world.gateway.recorded("akv_request_delay_ms"),
-            [700, 0],
-            "{dialect:?}: of the shared value nobody waited; the missing one was answered at once"
+        let delays = world.gateway.recorded("akv_request_delay_ms");
+        assert!(
+            matches!(delays[..], [700..710, 0..10]),
+            "{dialect:?}: no request waited for the shared value; the missing one was answered at once: {delays:?}"
         );
         // Past its ttl, and Azure does not answer any more.
         world.gateway.advance(12_000);

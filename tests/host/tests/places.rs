@@ -279,10 +279,7 @@ fn keep_leaves_every_place_as_it_came() {
         let none = "{vault://azure/open-none}";
         sent(&mut world, &Request::get("/", &[("x-key", none)]));
         let got = sent(&mut world, &Request::get(&format!("/?key={none}"), &[]));
-        assert_eq!(
-            got.headers.text(":path"),
-            "/?key=%7Bvault%3A%2F%2Fazure%2Fopen-none%7D"
-        );
+        assert_eq!(got.headers.text(":path"), "/?key={vault://azure/open-none}");
         let body = format!("[\"{none}\"]");
         let got = sent(
             &mut world,
