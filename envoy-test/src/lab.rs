@@ -84,7 +84,7 @@ impl Lab {
             let lines: Vec<&str> = log.lines().collect();
             let from = lines.len().saturating_sub(25);
             let end = lines.get(from..).unwrap_or_default().join("\n");
-            panic!("{error:?}\nthe end of Envoy's log:\n{end}");
+            panic!("{error:#}\nthe end of Envoy's log:\n{end}");
         }
         self.world.assert_clean(secrets);
     }
