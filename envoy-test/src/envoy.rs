@@ -23,6 +23,25 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Runs Envoy in place of the shell (so that its process ID is the child's) beside a watcher that waits until
+/// the other end of its standard input is closed. That happens also when the test process is killed, or ends
+/// without dropping what a `static` holds: Envoy would run on. The watcher stops its parent only, never a
+/// process that was given the same ID later.
+const WATCHED: &str = r#"exec 3<&0
+(
+    cat <&3 >/dev/null
+    read -r _ _ _ parent _ </proc/self/stat
+    if [ "$parent" = "$$" ]; then
+        kill -TERM "$$"
+        sleep 2
+        read -r _ _ _ parent _ </proc/self/stat
+        if [ "$parent" = "$$" ]; then kill -KILL "$$"; fi
+    fi
+    rm -rf "$AKV_ENVOY_FOLDER"
+) 3<&3 >/dev/null 2>&1 &
+exec 3<&- </dev/null
+exec "$@"
+"#;
 
 /// What an Envoy is started with.
 #[derive(Clone)]
@@ -43,6 +62,18 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Worker threads.
     pub workers: usize,
+}
+
+/// A listener with a filter of its own, which runs in a VM of its own.
+#[derive(Clone, Debug)]
+pub struct Listener<'a> {
+    /// The name of the listener and of its filter.
+    pub name: &'a str,
+    /// The filter's configuration.
+    pub configuration: Value,
+    /// Whether a pause in the header phase holds the headers only (`allow_on_headers_stop_iteration` in the
+    /// plugin's configuration, Envoy 1.35 and later). Without it such a pause keeps the body back, too.
+    pub holds_headers: bool,
 }
 
 /// How much of what filters log is kept.
@@ -225,7 +256,34 @@ impl Envoy {
         number.with_context(|| format!("Envoy's statistic {name} is no number: {value}"))
     }
 
-    /// Its process, for whoever measures it.
+    /// How many VMs crashed and were made again, over all filters.
+    ///
+    /// # Errors
+    /// When the admin interface does not tell.
+    pub fn vm_reloads(&self) -> Result<u64> {
+        let stats = self.admin_get("/stats")?.text();
+        let counts = stats.lines().filter_map(|line| {
+            let (name, count) = line.split_once(": ")?;
+            (name.starts_with("wasm.") && name.ends_with(".vm_reload")).then_some(count.trim())
+        });
+        let counts: Vec<u64> = counts.map(str::parse).collect::<Result<_, _>>()?;
+        anyhow::ensure!(!counts.is_empty(), "Envoy has no statistic vm_reload");
+        Ok(counts.iter().sum())
+    }
+
+    /// The memory that its process has resident, in KiB.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process_id());
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = line.context("a process has VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// Its process, for measurements.
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.process.child.id()
@@ -268,7 +326,9 @@ impl Process {
         fs::write(&configuration, serde_json::to_vec_pretty(bootstrap)?)
             .context("writing Envoy's configuration")?;
         let log = fs::File::create(folder.path().join("envoy.log"))?;
-        let child = Command::new(envoy)
+        let child = Command::new("sh")
+            .args(["-c", WATCHED, "sh"])
+            .arg(envoy)
             .arg("--config-path")
             .arg(&configuration)
             .arg("--admin-address-path")
@@ -278,7 +338,8 @@ impl Process {
             .arg("--disable-hot-restart")
             .args(["--log-level", "warning"])
             .args(["--component-log-level", filters])
-            .stdin(Stdio::null())
+            .env("AKV_ENVOY_FOLDER", folder.path())
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
@@ -384,6 +445,65 @@ pub fn stats_tags() -> Value {
         json!({ "tag_name": label, "regex": regex + end })
     };
     LABELS.iter().map(tag).collect()
+}
+
+/// Makes the first listener this one.
+pub fn set_listener(all: &mut Value, listener: &Listener<'_>) {
+    change_listener(&mut all["static_resources"]["listeners"][0], listener);
+}
+
+/// Adds a listener that is like the first one but for what `listener` says.
+pub fn add_listener(all: &mut Value, listener: &Listener<'_>) {
+    let listeners = &mut all["static_resources"]["listeners"];
+    let mut added = listeners[0].clone();
+    change_listener(&mut added, listener);
+    if let Some(listeners) = listeners.as_array_mut() {
+        listeners.push(added);
+    }
+}
+
+fn change_listener(json: &mut Value, listener: &Listener<'_>) {
+    json["name"] = json!(listener.name);
+    let filter = &mut manager_of(json)["http_filters"][0];
+    let plugin = &mut filter["typed_config"]["config"];
+    plugin["name"] = json!(listener.name);
+    plugin["vm_config"]["vm_id"] = json!(listener.name);
+    plugin["configuration"]["value"] = json!(listener.configuration.to_string());
+    plugin["allow_on_headers_stop_iteration"] = json!(listener.holds_headers);
+}
+
+/// The connection manager's configuration in a listener's.
+#[must_use]
+pub fn manager_of(listener: &mut Value) -> &mut Value {
+    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
+/// Adds a cluster that speaks HTTP/1.1, or HTTP/2 without TLS.
+pub fn add_cluster(all: &mut Value, name: &str, address: SocketAddr, http2: bool) {
+    let mut added = cluster(name, address, None);
+    let protocol = if http2 {
+        json!({ "http2_protocol_options": {} })
+    } else {
+        json!({ "http_protocol_options": { "enable_trailers": true } })
+    };
+    added["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": protocol,
+        },
+    });
+    if let Some(clusters) = all["static_resources"]["clusters"].as_array_mut() {
+        clusters.push(added);
+    }
+}
+
+/// Puts a route before all others of the first listener.
+pub fn add_route(all: &mut Value, route: Value) {
+    let manager = manager_of(&mut all["static_resources"]["listeners"][0]);
+    let routes = &mut manager["route_config"]["virtual_hosts"][0]["routes"];
+    if let Some(routes) = routes.as_array_mut() {
+        routes.insert(0, route);
+    }
 }
 
 fn connection_manager(setup: &Setup) -> Value {

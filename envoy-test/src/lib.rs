@@ -4,6 +4,9 @@
 pub mod client;
 pub mod emulator;
 pub mod envoy;
+pub mod exchange;
+pub mod lab;
 pub mod leaks;
+pub mod scripted;
 pub mod upstream;
 pub mod world;

@@ -39,6 +39,20 @@ impl Received {
             .collect()
     }
 
+    /// Its head for reading, a line for each header.
+    #[must_use]
+    pub fn head(&self) -> String {
+        let lines = self.headers.iter();
+        let lines =
+            lines.map(|(name, value)| format!("\n{name}: {}", String::from_utf8_lossy(value)));
+        format!(
+            "{} {}{}",
+            self.method,
+            self.target,
+            lines.collect::<String>()
+        )
+    }
+
     fn chunked(&self) -> bool {
         let coding = self.header("transfer-encoding").pop();
         coding.is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))

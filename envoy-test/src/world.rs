@@ -105,6 +105,21 @@ impl World {
         change: impl FnOnce(&mut Value),
         seed: impl FnOnce(&Azure),
     ) -> Result<Self> {
+        Self::launch(tools, configuration, 2, environment, change, seed)
+    }
+
+    /// The same with this many workers.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn launch(
+        tools: Tools,
+        configuration: &Value,
+        workers: usize,
+        environment: impl FnOnce(SocketAddr) -> Vec<(&'static str, String)>,
+        change: impl FnOnce(&mut Value),
+        seed: impl FnOnce(&Azure),
+    ) -> Result<Self> {
         let azure = Azure::new();
         azure.add_app(AppRegistration {
             tenant: TENANT.to_owned(),
@@ -114,7 +129,6 @@ impl World {
         seed(&azure);
         let server = Server::start(&azure, Options::default())?;
         let upstream = Upstream::start()?;
-        let workers = 2;
         let setup = Setup {
             tools,
             configuration: configuration.clone(),
@@ -145,7 +159,7 @@ impl World {
     /// When it does not hold.
     pub fn assert_clean(&self, secrets: &[&str]) {
         let log = self.envoy.log();
-        let reloads = self.envoy.stat("wasm.azure_key_vault.vm_reload");
+        let reloads = self.envoy.vm_reloads();
         assert_eq!(
             reloads.expect("the statistic"),
             0,
