@@ -1,5 +1,7 @@
 //! Flights of tokens: the calls on the way to one, its renewal, and how often an identity may ask at all.
 
+use std::collections::BTreeSet;
+
 use super::shared::{self, Held, Lease, Leased, Name};
 use super::{Action, Fetcher, Flight, Lane, Now, Stage, Subject, backoff, report};
 use crate::azure::http::Answer;
@@ -19,6 +21,8 @@ pub(super) struct TokenState {
     pub(super) refused: Option<SecretValue>,
     pub(super) failure: Option<(Failure, Failed)>,
     pub(super) used: bool,
+    /// Vaults that accepted the token that is held: one that refuses it later may have seen it revoked.
+    accepted: BTreeSet<usize>,
     progress: Progress,
     rate: Rate,
 }
@@ -30,6 +34,7 @@ impl TokenState {
             refused: None,
             failure: None,
             used: false,
+            accepted: BTreeSet::new(),
             progress: Progress::default(),
             rate: Rate {
                 burst: limits.token_burst,
@@ -282,6 +287,7 @@ impl Fetcher {
                 state.refused = None;
                 state.failure = None;
                 state.used = false;
+                state.accepted.clear();
                 self.finish_token(lane, identity, None, now);
             }
             Ok(None) => {
@@ -341,11 +347,21 @@ impl Fetcher {
         }
     }
 
+    /// A vault answered with a secret to this token.
+    pub(super) fn token_accepted(&mut self, identity: usize, vault: usize, token: &SecretValue) {
+        if let Some(state) = self.tokens.get_mut(identity)
+            && state.held.as_ref().is_some_and(|held| held.token.value == *token)
+        {
+            state.accepted.insert(vault);
+        }
+    }
+
     /// Takes a refused token out of use. Whether another one may be asked for: not within a minute of the
-    /// token's arrival, unless the vault asks for a new one (`claims`).
+    /// token's arrival, unless this vault accepted it before, so that it was revoked, or asks for a new one
+    /// (`claims`).
     pub(super) fn drop_refused_token(
         &mut self,
-        identity: usize,
+        (identity, vault): (usize, usize),
         refused: Option<&SecretValue>,
         claims: Option<String>,
         now: Timestamp,
@@ -361,7 +377,8 @@ impl Fetcher {
             // A newer one is there already.
             return true;
         }
-        if claims.is_none() && held.at <= now && held.at.age(now) < YOUNG {
+        let young = held.at <= now && held.at.age(now) < YOUNG;
+        if claims.is_none() && young && !state.accepted.contains(&vault) {
             return false;
         }
         // It may have been one of another tenant: the vault is asked again.

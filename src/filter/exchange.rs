@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     pub(super) used: Vec<SecretValue>,
     /// Bytes that are held for its request and its response; they count against the worker's budget.
     pub(super) held: [usize; 2],
+    /// Its method is CONNECT: what follows a successful response is a tunnel.
+    pub(super) connects: bool,
     /// It was refused: the response is our local reply.
     pub(super) refused: bool,
     /// How much of the request's body was searched for values that will be put into it, since the upstream

@@ -85,6 +85,7 @@ impl<H: Host + Copy> Plugin<H> {
             || needs.query
             || needs.request_body
             || needs.set_headers
+            || needs.response
             || check_repeats;
         let bytes = if reads {
             host.header_map(Map::Request).unwrap_or_default()
@@ -97,6 +98,10 @@ impl<H: Host + Copy> Plugin<H> {
         } else {
             None
         };
+        if needs.response && map.all(":method").next() == Some(b"CONNECT") {
+            // The host may show another method when the response comes.
+            self.exchanges.entry(id).or_default().connects = true;
+        }
         if check_repeats && let Some(denial) = self.repeated(&[], map) {
             return self.refuse(id, &denial);
         }

@@ -11,7 +11,7 @@ use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
 use super::plugin::Plugin;
 use super::waiting::Flow;
-use crate::body::Kind;
+use crate::body::{self, Kind};
 use crate::config::OnError;
 use crate::failure::Reason;
 use crate::fetch::Lookup;
@@ -64,7 +64,7 @@ impl<H: Host + Copy> Plugin<H> {
             let exchange = self.exchanges.entry(id).or_default();
             exchange.pieces = Pieces::of(length);
         }
-        if !end && !self.has_no_body(map) {
+        if !end && !self.has_no_body(id, map) {
             self.begin_response_body(id, map, masks, resolves);
         }
         let Some(hit) = map.find(Template::first_start) else {
@@ -127,16 +127,11 @@ impl<H: Host + Copy> Plugin<H> {
     }
 
     /// Whether there is no body to look at: the status or the method forbids one, or what follows is a tunnel.
-    fn has_no_body(&self, map: HeaderMap<'_>) -> bool {
-        let status = map
-            .text(":status")
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(200);
-        let method = self
-            .host
-            .header(Map::Request, ":method")
-            .unwrap_or_default();
-        message::has_no_body(&method, status) || (method.as_slice() == b"CONNECT" && status < 300)
+    fn has_no_body(&self, id: u32, map: HeaderMap<'_>) -> bool {
+        let status = map.text(":status").and_then(|s| s.parse().ok()).unwrap_or(200);
+        let connects = self.exchanges.get(&id).is_some_and(|e| e.connects);
+        let method = self.host.header(Map::Request, ":method").unwrap_or_default();
+        message::has_no_body(&method, status) || (connects && status < 300)
     }
 
     /// Decides what is done to the body.
@@ -172,7 +167,7 @@ impl<H: Host + Copy> Plugin<H> {
     fn kind_to_collect(&mut self, map: HeaderMap<'_>) -> Option<Kind> {
         let content_type = map.all("content-type").next()?;
         let kind = self.config.response.resolve_body.kind(content_type)?;
-        let left: &[u8] = if crate::body::is_open_ended(content_type) {
+        let left: &[u8] = if body::is_open_ended(content_type) {
             b"a stream"
         } else if message::content_length(map).is_some_and(|n| n > self.config.limits.body_bytes) {
             b"a response beyond max_body_bytes"
@@ -385,7 +380,7 @@ impl<H: Host + Copy> Plugin<H> {
         stream.know(&exchange.used, &self.config.limits);
         let may_pause = self.host.dialect() == Dialect::Envoy && !end && stream.held() == 0;
         let holds = may_pause && stream.ends_in_a_beginning(piece);
-        if holds && (piece.len() <= SMALL_PIECE || self.expects_trailers()) {
+        if holds && self.host_holds(piece.len()) {
             return Flow::Pause;
         }
         let Some(masked) = self.mask_stream(id, piece, end) else {
@@ -407,11 +402,16 @@ impl<H: Host + Copy> Plugin<H> {
         }
     }
 
-    /// Whether this response ends with trailers, as far as its headers say.
-    fn expects_trailers(&self) -> bool {
-        let announced = self.host.header(Map::Response, "trailer").is_some();
-        let content_type = || self.host.header(Map::Response, "content-type");
-        announced || content_type().is_some_and(|t| crate::body::is_grpc(&t))
+    /// Whether the host is to hold a piece that ends in the beginning of a value, all of it; else only that
+    /// beginning is held back, here. What is held here is lost if trailers follow. An event stream has none,
+    /// and its events must not wait; a large piece may not fit into the connection's buffer with the next one.
+    fn host_holds(&self, size: usize) -> bool {
+        let header = |name| self.host.header(Map::Response, name);
+        let content_type = header("content-type").unwrap_or_default();
+        if body::is_grpc(&content_type) || header("trailer").is_some() {
+            return true;
+        }
+        size <= SMALL_PIECE && body::essence(&content_type) != "text/event-stream"
     }
 
     /// WasmX: it buffers a few pieces only, so the body is collected here, and written with its last piece.
