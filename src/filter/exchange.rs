@@ -40,6 +40,8 @@ pub(super) struct Exchange {
     /// Envoy: halves that were resumed after their headers had waited. Inside of that, the host loses a body
     /// that goes on in its trailers' callback (measured in 1.40), so it is resumed from the next tick.
     pub(super) resumed: [bool; 2],
+    /// Which side holds the beginning of a value at the end of a piece (Envoy).
+    pub(super) beginnings: Beginnings,
     /// Envoy with `allow_on_headers_stop_iteration`: pieces of the response's body came while its headers
     /// waited, and whether they were the last.
     pub(super) body_while_waiting: Option<bool>,
@@ -202,6 +204,19 @@ impl Waiting {
             fixed: Vec::new(),
         }
     }
+}
+
+/// Which side holds what may be the beginning of a value, until the next piece of a response has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Beginnings {
+    /// The host holds a small piece; of a large one, which may not fit into the connection's buffer with the
+    /// next one, the filter holds the beginning.
+    #[default]
+    Small,
+    /// The host holds the piece: trailers are expected, and only what the host holds can be written then.
+    HeldByHost,
+    /// The filter holds the beginning alone, and the rest of the piece goes on: an event must not wait.
+    HeldHere,
 }
 
 /// The masking of a response's body. Values may still be added while it is under way: an upstream may

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use super::exchange::{Pieces, RequestState, ResponseState, Stage, Waiting};
+use super::exchange::{Beginnings, Pieces, RequestState, ResponseState, Stage, Waiting};
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
@@ -159,7 +159,9 @@ impl<H: Host + Copy> Plugin<H> {
         if kind.is_some() || !self.is_envoy() {
             let _ = self.host.remove_header(Map::Response, b"content-length");
         }
-        self.exchanges.entry(id).or_default().response = state;
+        let exchange = self.exchanges.entry(id).or_default();
+        exchange.response = state;
+        exchange.beginnings = beginnings(map);
     }
 
     /// The kind of a body that is collected and resolved. A stream has no end to wait for, and a body beyond
@@ -251,7 +253,7 @@ impl<H: Host + Copy> Plugin<H> {
             return Flow::Continue;
         }
         if envoy {
-            return self.response_body_buffered(id, end);
+            return self.response_body_buffered(id, size, end);
         }
         let Some(end) = exchange.pieces.take(size, end) else {
             return Flow::Continue;
@@ -287,7 +289,9 @@ impl<H: Host + Copy> Plugin<H> {
             }
             _ => {
                 let later = exchange.was_resumed(Half::Response);
-                let flow = self.response_body_buffered(id, true);
+                let body = self.host.buffer(Buffer::ResponseBody);
+                let size = body.map_or(0, |body| body.len());
+                let flow = self.response_body_buffered(id, size, true);
                 if later && flow == Flow::Continue {
                     let now = self.host.now();
                     let nothing = Waiting::new(Stage::ResponseBody, now, Vec::new());
@@ -298,31 +302,32 @@ impl<H: Host + Copy> Plugin<H> {
         }
     }
 
-    /// Envoy: the host buffers what is paused, and shows all of it again with the next piece.
-    pub(super) fn response_body_buffered(&mut self, id: u32, end: bool) -> Flow {
-        let body = self.host.buffer(Buffer::ResponseBody).unwrap_or_default();
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return Flow::Continue;
-        };
-        let kind = match &exchange.response {
-            ResponseState::Collecting(kind) => *kind,
-            ResponseState::Masking(_) => return self.mask_piece(id, &body, end),
+    /// Envoy: the host buffers what is paused, and shows all of it (`size` bytes) again with the next piece.
+    pub(super) fn response_body_buffered(&mut self, id: u32, size: usize, end: bool) -> Flow {
+        let kind = match self.exchanges.get(&id).map(|e| &e.response) {
+            Some(ResponseState::Collecting(kind)) => Some(*kind),
+            Some(ResponseState::Masking(_)) => None,
             _ => return Flow::Continue,
         };
-        let too_large = body.len() > self.config.limits.body_bytes;
-        if !end && !too_large {
-            if self.hold(id, Half::Response, body.len()) {
+        let too_large = size > self.config.limits.body_bytes;
+        if kind.is_some() && !end && !too_large {
+            // It is read when it is complete: reading it with each piece would take quadratic time.
+            if self.hold(id, Half::Response, size) {
                 return Flow::Pause;
             }
             if self.config.on_error == OnError::Deny {
                 return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
             }
         }
-        if !end || too_large {
-            self.give_up_collecting(id);
-            return self.mask_piece(id, &body, end);
+        let body = self.host.buffer(Buffer::ResponseBody).unwrap_or_default();
+        match kind {
+            Some(kind) if end && !too_large => self.collected(id, kind, body),
+            Some(_) => {
+                self.give_up_collecting(id);
+                self.mask_piece(id, &body, end)
+            }
+            None => self.mask_piece(id, &body, end),
         }
-        self.collected(id, kind, body)
     }
 
     /// A body that cannot be collected goes on as it is, masked.
@@ -380,7 +385,12 @@ impl<H: Host + Copy> Plugin<H> {
         stream.know(&exchange.used, &self.config.limits);
         let may_pause = self.host.dialect() == Dialect::Envoy && !end && stream.held() == 0;
         let holds = may_pause && stream.ends_in_a_beginning(piece);
-        if holds && self.host_holds(piece.len()) {
+        let by_host = match exchange.beginnings {
+            Beginnings::HeldByHost => true,
+            Beginnings::Small => piece.len() <= SMALL_PIECE,
+            Beginnings::HeldHere => false,
+        };
+        if holds && by_host {
             return Flow::Pause;
         }
         let Some(masked) = self.mask_stream(id, piece, end) else {
@@ -400,18 +410,6 @@ impl<H: Host + Copy> Plugin<H> {
             ResponseState::Masking(stream) => Some(stream.piece(piece, end)),
             _ => None,
         }
-    }
-
-    /// Whether the host is to hold a piece that ends in the beginning of a value, all of it; else only that
-    /// beginning is held back, here. What is held here is lost if trailers follow. An event stream has none,
-    /// and its events must not wait; a large piece may not fit into the connection's buffer with the next one.
-    fn host_holds(&self, size: usize) -> bool {
-        let header = |name| self.host.header(Map::Response, name);
-        let content_type = header("content-type").unwrap_or_default();
-        if body::is_grpc(&content_type) || header("trailer").is_some() {
-            return true;
-        }
-        size <= SMALL_PIECE && body::essence(&content_type) != "text/event-stream"
     }
 
     /// WasmX: it buffers a few pieces only, so the body is collected here, and written with its last piece.
@@ -448,5 +446,18 @@ impl<H: Host + Copy> Plugin<H> {
             Some(ResponseState::Copying(_, copied)) => std::mem::take(copied),
             _ => Zeroizing::default(),
         }
+    }
+}
+
+/// Which side holds the beginning of a value at the end of a piece, by the headers of the response. What the
+/// filter holds is lost if trailers follow; what the host holds is the whole piece.
+fn beginnings(map: HeaderMap<'_>) -> Beginnings {
+    let content_type = map.all("content-type").next().unwrap_or_default();
+    if body::is_grpc(content_type) || map.all("trailer").next().is_some() {
+        Beginnings::HeldByHost
+    } else if body::essence(content_type) == "text/event-stream" {
+        Beginnings::HeldHere
+    } else {
+        Beginnings::Small
     }
 }

@@ -361,7 +361,8 @@ impl<H: Host + Copy> Plugin<H> {
         if matches!(exchange.response, ResponseState::Passing) {
             return true;
         }
-        self.response_body_buffered(id, ended) == Flow::Continue
+        let size = self.buffered(Buffer::ResponseBody);
+        self.response_body_buffered(id, size, ended) == Flow::Continue
     }
 }
 
