@@ -649,6 +649,21 @@ mod tests {
         assert!(gone.into_iter().all(|a| TcpStream::connect(a).is_err()));
     }
 
+    /// The pipe is closed by the system when a test process ends, however it ends.
+    #[test]
+    fn an_envoy_stops_when_its_pipe_is_closed() {
+        let upstream = Upstream::start().unwrap();
+        let mut envoy = plain(upstream.address).unwrap();
+        let child = &mut envoy.process.child;
+        assert!(child.try_wait().unwrap().is_none());
+        drop(child.stdin.take());
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(5), "it runs on");
+            thread::sleep(PAUSE);
+        }
+    }
+
     #[test]
     fn an_envoy_that_does_not_come_up_shows_its_log() {
         let error = Envoy::run(&envoy_binary().unwrap(), 1, &json!({ "no_such_field": 1 }));

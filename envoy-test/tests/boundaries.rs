@@ -84,20 +84,25 @@ fn answer_in_pieces(name: &str, body: Vec<Vec<u8>>) {
 
 // ---- references in values ----
 
+/// `redirected` sends Envoy to `second`, which answers with what it got.
+fn redirect() {
+    LAB.upstream.on("redirected", |_| async {
+        respond(
+            302,
+            &[("location", "http://gateway.test/h1/second?key=1")],
+            empty(),
+        )
+    });
+    LAB.upstream.on("second", |exchange| async move {
+        let text = format!("{} {}", exchange.header("x-key"), exchange.header("x-more"));
+        respond(200, &[("content-type", "text/html")], full(text))
+    });
+}
+
 #[test]
 fn what_the_first_pass_wrote_is_not_resolved_after_an_internal_redirect() {
     LAB.run(SECRETS, async {
-        LAB.upstream.on("redirected", |_| async {
-            respond(
-                302,
-                &[("location", "http://gateway.test/h1/second?key=1")],
-                empty(),
-            )
-        });
-        LAB.upstream.on("second", |exchange| async move {
-            let text = format!("{} {}", exchange.header("x-key"), exchange.header("x-more"));
-            respond(200, &[("content-type", "text/html")], full(text))
-        });
+        redirect();
         for turn in ["cold", "cached"] {
             let headers: [(&str, &[u8]); 2] = [
                 ("x-key", b"{vault://azure/open-nested}"),
@@ -130,14 +135,12 @@ fn what_the_first_pass_wrote_is_not_resolved_after_an_internal_redirect() {
 #[test]
 fn an_ordinary_request_after_a_redirect_is_resolved() {
     LAB.run(SECRETS, async {
+        redirect();
         let _ = ask(
             "/h1/redirected",
             &[("x-key", b"{vault://azure/open-nested}")],
         )?;
-        let second = LAB.upstream.seen("second");
-        let Some(second) = second.last() else {
-            return Ok(());
-        };
+        let second = LAB.upstream.last("second");
         // All that the first pass added, sent by a client.
         let copied: Vec<(String, Vec<u8>)> = second
             .headers
@@ -250,8 +253,7 @@ fn spellings(character: char) -> Vec<String> {
         '>' => &["&gt;"],
         '\'' => &["&apos;", "&#39;"],
         ' ' => &["+"],
-        '\u{e4}' => &["&auml;"],
-        '\n' => &["\\n", "&NewLine;"],
+        '\n' => &["\\n"],
         '\t' => &["\\t", "&Tab;"],
         '\r' => &["\\r"],
         _ => &[],
@@ -394,6 +396,18 @@ fn values_are_masked_in_every_spelling_over_the_borders_of_pieces() {
                 &seen[..seen.len().min(4)]
             );
         }
+        Ok(())
+    });
+}
+
+/// PHP's htmlentities, for one, writes letters of Latin-1 by their names.
+#[test]
+fn values_with_named_letters_are_masked() {
+    LAB.run(SECRETS, async {
+        let named = "pl4nted/&auml;&quot;&amp;+ &lt;x&gt;'(!)\\~%42";
+        answer_in_pieces("named", vec![format!("|{named}|").into_bytes()]);
+        let text = ask("/h1/named", &[])?.text();
+        ensure!(!text.contains("pl4nted"), "{text}");
         Ok(())
     });
 }

@@ -124,10 +124,14 @@ fn a_value_in_two_events_is_masked_and_nothing_else_waits() {
             let writer = answer_by_hand("split", "text/event-stream");
             let mut events = Reader::new(get("redact", version, "split").await?.into_body());
             writer.send("data: first pl4nted-op").await?;
-            events.until("data: first ".len()).await?;
+            events
+                .until("data: first ".len())
+                .await
+                .context("before a beginning")?;
             writer.send("en-1 and more\n\n").await?;
             let expected = "data: first ************** and more\n\n";
-            let read = events.until(expected.len()).await?;
+            let read = events.until(expected.len()).await;
+            let read = read.context("behind a value")?;
             ensure!(
                 read == expected.as_bytes(),
                 "{version:?}: {}",
