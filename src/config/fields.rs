@@ -243,6 +243,7 @@ pub const REQUEST_RESOLVE: &[Field] = &[
     field("query", Shape::Texts, "Names of query parameters; * stands for any run of characters.").example(r#"["key"]"#),
     RESOLVE_BODY,
     ALLOW,
+    field("on_too_large", Shape::Word(&["deny", "pass"]), "A body of a listed type that is longer than max_body_bytes: deny (413), or pass (it goes on as it is, unless a reference was found in what had come of it).").default("\"deny\"").example("\"pass\""),
 ];
 
 /// An object of the configuration.

@@ -139,6 +139,18 @@ pub struct Rules {
     pub resolve_body: MediaTypes,
     /// Which references from the traffic may be resolved.
     pub allow: Policy,
+    /// What is done with a request's body that is longer than `max_body_bytes`.
+    pub on_too_large: TooLarge,
+}
+
+/// `on_too_large`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TooLarge {
+    /// The client gets 413.
+    #[default]
+    Deny,
+    /// It goes on as it is, unless a reference was found in what had come of it.
+    Pass,
 }
 
 impl Rules {

@@ -3,7 +3,7 @@
 
 use super::reader::{Fields, Problems};
 use super::vaults::Known;
-use super::{Audit, Rules};
+use super::{Audit, Rules, TooLarge};
 use crate::body::Kind;
 use crate::placement;
 use crate::policy::{Allowed, HeaderNames, MediaTypes, ParameterNames, Policy};
@@ -25,6 +25,8 @@ pub(super) fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Pro
     if let Some(mut resolve) = fields.object("resolve") {
         let names = resolve.texts("query").unwrap_or_default();
         rules.resolve_query = ParameterNames::new(names);
+        let choices = [("deny", TooLarge::Deny), ("pass", TooLarge::Pass)];
+        rules.on_too_large = resolve.choice("on_too_large", &choices).unwrap_or_default();
         read_resolve(&mut resolve, known, problems, &mut rules);
         resolve.done();
     }

@@ -350,7 +350,10 @@ impl Fetcher {
     /// A vault answered with a secret to this token.
     pub(super) fn token_accepted(&mut self, identity: usize, vault: usize, token: &SecretValue) {
         if let Some(state) = self.tokens.get_mut(identity)
-            && state.held.as_ref().is_some_and(|held| held.token.value == *token)
+            && state
+                .held
+                .as_ref()
+                .is_some_and(|held| held.token.value == *token)
         {
             state.accepted.insert(vault);
         }

@@ -13,6 +13,7 @@ use super::plugin::{Clock, Plugin};
 use super::seen::Known;
 use super::waiting::Flow;
 use crate::body::Kind;
+use crate::config::TooLarge;
 use crate::failure::Reason;
 use crate::fetch::Lookup;
 use crate::message::find::{self, Count, Search};
@@ -316,7 +317,7 @@ impl<H: Host + Copy> Plugin<H> {
             RequestState::Body(_) | RequestState::Held(_) => {}
         }
         if size > self.config.limits.body_bytes {
-            return self.refuse(id, &Denial::new(Reason::BodyTooLarge, b""));
+            return self.too_large(id);
         }
         if end {
             return self.end_of_request_body(id, size);
@@ -325,6 +326,39 @@ impl<H: Host + Copy> Plugin<H> {
             return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
         }
         Flow::Pause
+    }
+
+    /// A body is longer than what is held: it is refused, or goes on as it is with what is still to come, if no
+    /// reference was found in it so far and the configuration says so.
+    fn too_large(&mut self, id: u32) -> Flow {
+        let refusal = Denial::new(Reason::BodyTooLarge, b"");
+        if self.config.request.on_too_large == TooLarge::Deny {
+            return self.refuse(id, &refusal);
+        }
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Flow::Continue;
+        };
+        let (kind, held) = match std::mem::take(&mut exchange.request) {
+            RequestState::Passing => return Flow::Continue,
+            RequestState::Body(kind) => (kind, None),
+            RequestState::Held(held) => (held.kind, Some(held)),
+        };
+        let body = self.host.buffer(Buffer::RequestBody).unwrap_or_default();
+        let found = Search::of_requests(&self.config).body(kind, &body);
+        drop(body);
+        if !matches!(found, Ok(None)) {
+            return self.refuse(id, &refusal);
+        }
+        self.complain("left_alone", &refusal);
+        self.release(id, Half::Request);
+        let Some(held) = held else {
+            return Flow::Continue;
+        };
+        let waiting = Waiting {
+            fixed: held.fixed,
+            ..Waiting::new(Stage::RequestHeaders, held.since, held.places)
+        };
+        self.start(id, waiting, true)
     }
 
     /// The trailers of a request: its body ends here. References in trailers stay as they are.
@@ -445,7 +479,12 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let length = message::content_length(map);
         if length.is_some_and(|length| length > self.config.limits.body_bytes) {
-            return Err(Denial::new(Reason::BodyTooLarge, b""));
+            let refusal = Denial::new(Reason::BodyTooLarge, b"");
+            if self.config.request.on_too_large == TooLarge::Deny {
+                return Err(refusal);
+            }
+            self.complain("left_alone", &refusal);
+            return Ok(None);
         }
         let has_length = length.is_some();
         Ok(Some(ExpectedBody { kind, has_length }))

@@ -128,9 +128,15 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// Whether there is no body to look at: the status or the method forbids one, or what follows is a tunnel.
     fn has_no_body(&self, id: u32, map: HeaderMap<'_>) -> bool {
-        let status = map.text(":status").and_then(|s| s.parse().ok()).unwrap_or(200);
+        let status = map
+            .text(":status")
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(200);
         let connects = self.exchanges.get(&id).is_some_and(|e| e.connects);
-        let method = self.host.header(Map::Request, ":method").unwrap_or_default();
+        let method = self
+            .host
+            .header(Map::Request, ":method")
+            .unwrap_or_default();
         message::has_no_body(&method, status) || (connects && status < 300)
     }
 

@@ -238,3 +238,31 @@ fn a_reload_during_a_fetch_hangs_no_request() {
         "within a second"
     );
 }
+
+#[test]
+fn a_body_beyond_the_limit_passes_if_the_operator_says_so_and_nothing_was_found_in_it() {
+    let mut resolve = world::resolve();
+    resolve["resolve"]["body"] = json!(["text/plain"]);
+    resolve["resolve"]["on_too_large"] = json!("pass");
+    let mut configuration = world::configuration(&json!({}), &resolve);
+    configuration["max_body_bytes"] = json!(100);
+    for hold in [false, true] {
+        let mut world = World::whole(Dialect::Envoy, configuration.clone(), |settings| {
+            settings.hold_headers = hold;
+        });
+        let plain = vec![b'x'; 300];
+        let text = |body: &[u8]| Request::post("/", "text/plain", body).in_pieces(40);
+        for request in [text(&plain), text(&plain).without_length()] {
+            let id = world.gateway.request(0, request);
+            world.answer_all();
+            assert_eq!(world.gateway.sent(id).expect("sent").body, plain, "{hold}");
+        }
+        // With a reference in what had come before the limit, it is refused.
+        let mut body = b"{vault://azure/open-1}".to_vec();
+        body.extend(&plain);
+        let id = world.gateway.request(0, text(&body).without_length());
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!(answer.status, 413, "{hold}");
+    }
+}
