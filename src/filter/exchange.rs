@@ -152,7 +152,7 @@ pub(super) enum ResponseState {
     #[default]
     Passing,
     /// Its body is masked piece by piece.
-    Masking(BodyMask),
+    Masking(Box<BodyMask>),
     /// Its body is collected, masked and resolved as a whole.
     Collecting(Kind),
     /// WasmX: the body of a response that is being collected, since the host cannot hold more than a few
