@@ -21,6 +21,10 @@ pub struct Limits {
     /// Bytes of one response that masking holds back at most, because they may be the beginning of a value;
     /// what exceeds that goes on masked. A value of 25 KB (Key Vault's longest) in `\u` escapes is 150 KB.
     pub masked_bytes_held: usize,
+    /// Bytes of one message's values that masking looks for exactly, at sixteen bytes of memory each; of values
+    /// that have more together, the longest are known by their beginnings, at least sixteen bytes, and masking
+    /// goes on after one while pairs of bytes follow each other as in some value, so that it may mask more.
+    pub masked_value_bytes: usize,
     /// Fetches in a second that clients' references may cause in one worker; beyond, `too_many_fetches`.
     pub fetches_per_second: u64,
     /// Such fetches at the same time; beyond, `too_many_fetches`.
@@ -66,6 +70,7 @@ impl Default for Limits {
             references: 100,
             held_bytes: 64 << 20,
             masked_bytes_held: 256 << 10,
+            masked_value_bytes: 64 << 10,
             fetches_per_second: 50,
             fetches_in_flight: 100,
             reserved_percent: 50,

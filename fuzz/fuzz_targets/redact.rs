@@ -28,7 +28,7 @@ fn spell(value: &str, choices: &[u8]) -> Vec<u8> {
                 let introducer = if choice % 16 == 6 { "\\\\u" } else { "\\u" };
                 units.map(|u| format!("{introducer}{}", upper(format!("{u:04x}"), choice))).collect()
             }
-            (7, _) => format!("&#{code:01$};", usize::from(choice >> 6) + 9),
+            (7, _) => format!("&#{code:0>width$};", width = usize::from(choice >> 6) + 9),
             (8, _) => format!("&#x{};", upper(format!("{code:x}"), choice)),
             (9, _) => format!("\\u0026#{code};"),
             (10, _) => format!("&amp;#{code};"),
@@ -48,7 +48,7 @@ fn spell(value: &str, choices: &[u8]) -> Vec<u8> {
 fuzz_target!(|input: (Vec<&str>, &[u8], &[u8], &[u8], Vec<u8>)| {
     let (values, before, after, choices, pieces) = input;
     // Values of many escape characters have more readings than are followed.
-    let plain = |v: &str| v.chars().filter(|c| matches!(c, '\\' | '%' | '&' | '+')).count() < 3;
+    let plain = |v: &str| v.chars().filter(|c| matches!(c, '\\' | '%' | '&' | '+' | '/' | '"')).count() < 4;
     let values: Vec<&str> = values.into_iter().filter(|v| v.len() >= 4 && plain(v)).take(4).collect();
     let secrets: Vec<SecretValue> = values.iter().map(|v| SecretValue::new(*v)).collect();
     let Some(redactor) = Redactor::new(&secrets) else {

@@ -82,6 +82,7 @@ pub const LIMITS: &[Limit] = &[
     limit!("references", references, 1, 10_000, "References to resolve in one message. Beyond: 431 (headers), 414 (query) or 413 (body)."),
     limit!("held_bytes", held_bytes, 1, 512 << 20, "Bytes that one worker holds for messages that wait and for responses that are collected. Beyond: 503 with Retry-After for requests that would have to wait."),
     limit!("masked_bytes_held", masked_bytes_held, 1, 64 << 20, "Bytes of one response that masking holds back at most. What exceeds that goes on masked."),
+    limit!("masked_value_bytes", masked_value_bytes, 1, 1 << 20, "Bytes of one message's values that masking looks for exactly. Of the longest values beyond: after their beginning, what may be the rest is masked, which may be more."),
     limit!("reserved_percent", reserved_percent, 0, 100, "Share of `max_fetches_…` that names which were never found cannot use."),
     limit!("cached_secrets", cached_secrets, 1, 1_000_000, "Secrets in one worker's cache that only clients asked for. Beyond: the least recently used one is evicted."),
     limit!("cached_misses", cached_misses, 1, 1_000_000, "Missing names in one worker's cache (negative caching), apart from the secrets."),

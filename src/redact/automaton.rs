@@ -2,8 +2,10 @@
 //! that begins a value. It knows nothing of spellings or of text. The crate `aho-corasick` does not show
 //! depths, failure links and next bytes, which tell where an occurrence began and what may complete it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
+use super::coarse::Pairs;
 use crate::secret::SecretValue;
 
 /// A state: the root, or a beginning of a value.
@@ -19,8 +21,8 @@ struct Node {
     /// (Knuth, Morris and Pratt: logarithmic for one value).
     skip: State,
     depth: u32,
-    /// Length of the longest value that ends here, as an index into `lengths`.
-    longest: u16,
+    /// What ends here, as an index into `matches`.
+    found: u16,
     byte: u8,
     /// Whether the node after this one in the list is its child.
     next: bool,
@@ -28,30 +30,75 @@ struct Node {
     branched: bool,
 }
 
-/// The automaton. Sixteen bytes for each byte of the values, and those of the values' first nodes.
+/// What ends at a state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Match {
+    /// Length of the longest value; 0 for none.
+    longest: usize,
+    /// Whether one of the values goes on, but no more of it is here.
+    cut: bool,
+}
+
+/// The automaton. Sixteen bytes for each byte of the values, but no more than for the bytes that fit: then
+/// of the longest values only the beginnings are here.
 pub(super) struct Automaton {
     nodes: Vec<Node>,
     branches: BTreeMap<(State, u8), State>,
     /// The parents of the states in `branches`.
     parents: BTreeMap<State, State>,
     first: Box<[State; 256]>,
-    lengths: Vec<usize>,
+    matches: Vec<Match>,
+    /// Which bytes follow which in the values, made when it is asked for.
+    pairs: OnceCell<Pairs>,
+}
+
+/// Of each value at least this many bytes are here.
+const SHORTEST_BEGINNING: usize = 16;
+
+/// How many bytes of each value fit if they may have so many bytes together.
+fn length_that_fits(values: &[SecretValue], most: usize) -> usize {
+    let mut lengths: Vec<usize> = values.iter().map(|value| value.expose().len()).collect();
+    lengths.sort_unstable();
+    let (mut left, mut fits) = (most, 0);
+    for (n, length) in lengths.iter().enumerate() {
+        let share = left / (lengths.len() - n);
+        if *length > share {
+            return share.max(SHORTEST_BEGINNING);
+        }
+        (left, fits) = (left - length, *length);
+    }
+    fits
 }
 
 impl Automaton {
-    /// Over these values.
-    pub(super) fn new(values: &[SecretValue]) -> Self {
-        let bytes: usize = values.iter().map(|value| value.expose().len()).sum();
+    /// Over these values, or if they have more than `most` bytes over as much of each as fits.
+    pub(super) fn new(values: &[SecretValue], most: usize) -> Self {
+        let fits = length_that_fits(values, most);
+        let bytes = values.iter().map(|value| value.expose().len().min(fits));
+        let bytes: usize = bytes.sum();
         let mut automaton = Self {
             nodes: Vec::with_capacity(bytes + 1),
             branches: BTreeMap::new(),
             parents: BTreeMap::new(),
             first: Box::new([ROOT; 256]),
-            lengths: vec![0],
+            matches: vec![Match {
+                longest: 0,
+                cut: false,
+            }],
+            pairs: OnceCell::new(),
         };
         automaton.push(0, 0);
+        let mut is_cut = false;
         for value in values {
-            automaton.insert(value.expose());
+            let value = value.expose();
+            let beginning = value.get(..fits).unwrap_or(value);
+            automaton.insert(beginning, beginning.len() < value.len());
+            is_cut |= beginning.len() < value.len();
+        }
+        if is_cut {
+            // The rest of the values is known by its pairs of bytes only.
+            let all = values.iter().map(|value| value.expose());
+            automaton.pairs = OnceCell::from(Pairs::of(all));
         }
         automaton.link();
         automaton
@@ -62,7 +109,7 @@ impl Automaton {
             fail: ROOT,
             skip: ROOT,
             depth,
-            longest: 0,
+            found: 0,
             byte,
             next: false,
             branched: false,
@@ -70,7 +117,7 @@ impl Automaton {
         State::try_from(self.nodes.len() - 1).unwrap_or(ROOT)
     }
 
-    fn insert(&mut self, value: &[u8]) {
+    fn insert(&mut self, value: &[u8], is_cut: bool) {
         let mut state = ROOT;
         for &byte in value {
             state = match self.child(state, byte) {
@@ -78,14 +125,31 @@ impl Automaton {
                 None => self.grow(state, byte),
             };
         }
-        let index = self.lengths.iter().position(|l| *l == value.len());
+        // An earlier value may begin with as much.
+        let cut = is_cut || self.is_cut(state);
+        self.set_match(
+            state,
+            Match {
+                longest: value.len(),
+                cut,
+            },
+        );
+    }
+
+    fn set_match(&mut self, state: State, found: Match) {
+        let index = self.matches.iter().position(|m| *m == found);
         let index = index.unwrap_or_else(|| {
-            self.lengths.push(value.len());
-            self.lengths.len() - 1
+            self.matches.push(found);
+            self.matches.len() - 1
         });
         if let Some(node) = self.nodes.get_mut(state as usize) {
-            node.longest = u16::try_from(index).unwrap_or(u16::MAX);
+            node.found = u16::try_from(index).unwrap_or(u16::MAX);
         }
+    }
+
+    fn found(&self, state: State) -> Option<Match> {
+        let index = self.node(state)?.found;
+        self.matches.get(usize::from(index)).copied()
     }
 
     fn grow(&mut self, parent: State, byte: u8) -> State {
@@ -116,17 +180,27 @@ impl Automaton {
                 let children: Vec<(u8, State)> = self.children(state).collect();
                 for (byte, child) in children {
                     let fail = self.step(self.fail(state), byte, &mut 0);
-                    let inherited = self.node(fail).map_or(0, |n| n.longest);
                     if let Some(node) = self.nodes.get_mut(child as usize) {
                         node.fail = fail;
-                        if node.longest == 0 {
-                            node.longest = inherited;
-                        }
                     }
+                    self.inherit(child, fail);
                     deeper.push(child);
                 }
             }
             level = deeper;
+        }
+    }
+
+    /// What ends at a shorter beginning ends here too.
+    fn inherit(&mut self, state: State, shorter: State) {
+        if let (Some(own), Some(inherited)) = (self.found(state), self.found(shorter)) {
+            let found = Match {
+                longest: own.longest.max(inherited.longest),
+                cut: own.cut || inherited.cut,
+            };
+            if found != own {
+                self.set_match(state, found);
+            }
         }
     }
 
@@ -169,13 +243,30 @@ impl Automaton {
 
     /// Length of the longest value that ends here; 0 for none.
     pub(super) fn longest_match(&self, state: State) -> u64 {
-        match self.node(state) {
-            Some(node) if node.longest > 0 => {
-                let length = self.lengths.get(usize::from(node.longest));
-                length.map_or(0, |length| *length as u64)
+        self.found(state).map_or(0, |found| found.longest as u64)
+    }
+
+    /// Whether a value of which only the beginning is here goes on after this state.
+    pub(super) fn is_cut(&self, state: State) -> bool {
+        self.found(state).is_some_and(|found| found.cut)
+    }
+
+    /// The last byte of this state; 0 for the root.
+    pub(super) fn last_byte(&self, state: State) -> u8 {
+        self.node(state).map_or(0, |n| n.byte)
+    }
+
+    /// Which bytes follow which in the values.
+    pub(super) fn pairs(&self) -> &Pairs {
+        self.pairs.get_or_init(|| {
+            let mut pairs = Pairs::new();
+            for (state, node) in (ROOT..).zip(&self.nodes) {
+                if node.depth > 1 {
+                    pairs.add(self.last_byte(self.parent(state)), node.byte);
+                }
             }
-            _ => 0,
-        }
+            pairs
+        })
     }
 
     /// Whether a value goes on after this beginning.
@@ -274,8 +365,9 @@ impl Automaton {
         }
     }
 
-    /// The longest value.
+    /// Length of the longest value, or of what is here of it.
     pub(super) fn longest_value(&self) -> usize {
-        self.lengths.iter().copied().max().unwrap_or(0)
+        let longest = self.matches.iter().map(|m| m.longest).max();
+        longest.unwrap_or(0)
     }
 }

@@ -9,24 +9,39 @@
 /// Digits of a numeric character reference, leading zeros among them. More are not read.
 const DIGITS: usize = 12;
 
-/// HTML names of the characters that encoders write by name.
-const NAMES: [(&[u8], char); 15] = [
-    (b"amp", '&'),
-    (b"lt", '<'),
-    (b"gt", '>'),
-    (b"quot", '"'),
-    (b"apos", '\''),
-    (b"nbsp", '\u{a0}'),
-    (b"AMP", '&'),
-    (b"LT", '<'),
-    (b"GT", '>'),
-    (b"QUOT", '"'),
-    (b"sol", '/'),
-    (b"bsol", '\\'),
-    (b"plus", '+'),
-    (b"equals", '='),
-    (b"Tab", '\t'),
+/// HTML names of Latin-1 (HTML 4, section 24.2), of markup and of ASCII's other signs (HTML, section 13.5),
+/// in the order of their bytes.
+#[rustfmt::skip]
+const NAMES: [(&str, char); 138] = [
+    ("AElig", '\u{c6}'), ("AMP", '&'), ("Aacute", '\u{c1}'), ("Acirc", '\u{c2}'), ("Agrave", '\u{c0}'),
+    ("Aring", '\u{c5}'), ("Atilde", '\u{c3}'), ("Auml", '\u{c4}'), ("Ccedil", '\u{c7}'), ("ETH", '\u{d0}'),
+    ("Eacute", '\u{c9}'), ("Ecirc", '\u{ca}'), ("Egrave", '\u{c8}'), ("Euml", '\u{cb}'), ("GT", '>'), ("Hat", '^'),
+    ("Iacute", '\u{cd}'), ("Icirc", '\u{ce}'), ("Igrave", '\u{cc}'), ("Iuml", '\u{cf}'), ("LT", '<'),
+    ("NewLine", '\n'), ("Ntilde", '\u{d1}'), ("Oacute", '\u{d3}'), ("Ocirc", '\u{d4}'), ("Ograve", '\u{d2}'),
+    ("Oslash", '\u{d8}'), ("Otilde", '\u{d5}'), ("Ouml", '\u{d6}'), ("QUOT", '"'), ("THORN", '\u{de}'), ("Tab", '\t'),
+    ("Uacute", '\u{da}'), ("Ucirc", '\u{db}'), ("Ugrave", '\u{d9}'), ("Uuml", '\u{dc}'), ("Yacute", '\u{dd}'),
+    ("aacute", '\u{e1}'), ("acirc", '\u{e2}'), ("acute", '\u{b4}'), ("aelig", '\u{e6}'), ("agrave", '\u{e0}'),
+    ("amp", '&'), ("apos", '\''), ("aring", '\u{e5}'), ("ast", '*'), ("atilde", '\u{e3}'), ("auml", '\u{e4}'),
+    ("brvbar", '\u{a6}'), ("bsol", '\\'), ("ccedil", '\u{e7}'), ("cedil", '\u{b8}'), ("cent", '\u{a2}'),
+    ("colon", ':'), ("comma", ','), ("commat", '@'), ("copy", '\u{a9}'), ("curren", '\u{a4}'), ("deg", '\u{b0}'),
+    ("divide", '\u{f7}'), ("dollar", '$'), ("eacute", '\u{e9}'), ("ecirc", '\u{ea}'), ("egrave", '\u{e8}'),
+    ("equals", '='), ("eth", '\u{f0}'), ("euml", '\u{eb}'), ("excl", '!'), ("frac12", '\u{bd}'), ("frac14", '\u{bc}'),
+    ("frac34", '\u{be}'), ("grave", '`'), ("gt", '>'), ("iacute", '\u{ed}'), ("icirc", '\u{ee}'), ("iexcl", '\u{a1}'),
+    ("igrave", '\u{ec}'), ("iquest", '\u{bf}'), ("iuml", '\u{ef}'), ("laquo", '\u{ab}'), ("lbrace", '{'),
+    ("lbrack", '['), ("lcub", '{'), ("lowbar", '_'), ("lpar", '('), ("lsqb", '['), ("lt", '<'), ("macr", '\u{af}'),
+    ("micro", '\u{b5}'), ("midast", '*'), ("middot", '\u{b7}'), ("nbsp", '\u{a0}'), ("not", '\u{ac}'),
+    ("ntilde", '\u{f1}'), ("num", '#'), ("oacute", '\u{f3}'), ("ocirc", '\u{f4}'), ("ograve", '\u{f2}'),
+    ("ordf", '\u{aa}'), ("ordm", '\u{ba}'), ("oslash", '\u{f8}'), ("otilde", '\u{f5}'), ("ouml", '\u{f6}'),
+    ("para", '\u{b6}'), ("percnt", '%'), ("period", '.'), ("plus", '+'), ("plusmn", '\u{b1}'), ("pound", '\u{a3}'),
+    ("quest", '?'), ("quot", '"'), ("raquo", '\u{bb}'), ("rbrace", '}'), ("rbrack", ']'), ("rcub", '}'),
+    ("reg", '\u{ae}'), ("rpar", ')'), ("rsqb", ']'), ("sect", '\u{a7}'), ("semi", ';'), ("shy", '\u{ad}'),
+    ("sol", '/'), ("sup1", '\u{b9}'), ("sup2", '\u{b2}'), ("sup3", '\u{b3}'), ("szlig", '\u{df}'),
+    ("thorn", '\u{fe}'), ("times", '\u{d7}'), ("uacute", '\u{fa}'), ("ucirc", '\u{fb}'), ("ugrave", '\u{f9}'),
+    ("uml", '\u{a8}'), ("uuml", '\u{fc}'), ("verbar", '|'), ("vert", '|'), ("yacute", '\u{fd}'), ("yen", '\u{a5}'),
+    ("yuml", '\u{ff}'),
 ];
+/// Longest of these names.
+const LONGEST_NAME: usize = 7;
 
 /// The letters of JSON's short escapes, and what they stand for.
 const SHORT: [(u8, u8); 8] = [
@@ -163,20 +178,17 @@ fn reference(text: &[u8], from: usize, found: &mut Escapes) -> Option<(usize, ch
         _ => {}
     }
     let rest = text.get(from..)?;
-    for (name, character) in NAMES {
-        if name.first() != rest.first() {
-            continue;
-        }
-        if rest.starts_with(name) {
-            let end = from + name.len();
-            if found.at(text, end)? == b';' {
-                return Some((end + 1, character));
-            }
-        } else if name.starts_with(rest) {
-            found.ran_out = true;
-        }
-    }
-    None
+    let rest = rest.get(..=LONGEST_NAME).unwrap_or(rest);
+    let Some(length) = memchr::memchr(b';', rest) else {
+        let begins = NAMES.partition_point(|(name, _)| name.as_bytes() < rest);
+        let begins = NAMES.get(begins);
+        found.ran_out |= begins.is_some_and(|(name, _)| name.as_bytes().starts_with(rest));
+        return None;
+    };
+    let name = rest.get(..length)?;
+    let known = NAMES.binary_search_by(|(known, _)| known.as_bytes().cmp(name));
+    let (_, character) = NAMES.get(known.ok()?)?;
+    Some((from + length + 1, *character))
 }
 
 fn numeric(text: &[u8], from: usize, found: &mut Escapes) -> Option<(usize, char)> {
@@ -325,7 +337,7 @@ pub(super) fn spellings(bytes: &[u8]) -> Vec<String> {
     let mut references = vec![format!("#{code};"), format!("#x{code:x};")];
     for (name, named) in NAMES {
         if named == character {
-            references.push(format!("{};", String::from_utf8_lossy(name)));
+            references.push(format!("{name};"));
         }
     }
     for reference in references {

@@ -7,6 +7,7 @@
 //! `\x2f`, and escapes nested otherwise or deeper than `escapes` says.
 
 mod automaton;
+mod coarse;
 mod escapes;
 mod follow;
 mod history;
@@ -73,13 +74,16 @@ pub struct Redactor {
 
 impl Redactor {
     /// Looks for these values; `None` when there is nothing to look for, since all are shorter than four
-    /// bytes. It takes time and sixteen bytes of memory for each byte of the values.
+    /// bytes. It takes time and sixteen bytes of memory for each byte of the values, up to
+    /// `limits.masked_value_bytes`.
     #[must_use]
     pub fn new(values: &[SecretValue]) -> Option<Self> {
         Self::within(values, &Limits::default())
     }
 
-    /// As [`Redactor::new`], holding back no more than `limits.masked_bytes_held`.
+    /// As [`Redactor::new`], within these limits: it holds back no more than `limits.masked_bytes_held`, and of
+    /// values that have more than `limits.masked_value_bytes` together it knows the beginnings exactly, the
+    /// rest by pairs of bytes.
     #[must_use]
     pub fn within(values: &[SecretValue], limits: &Limits) -> Option<Self> {
         let long = values.iter().filter(|v| v.expose().len() >= SHORTEST);
@@ -89,7 +93,7 @@ impl Redactor {
         if distinct.is_empty() {
             return None;
         }
-        let values = Automaton::new(&distinct);
+        let values = Automaton::new(&distinct, limits.masked_value_bytes);
         let longest = LONGEST_ESCAPE * values.longest_value();
         Some(Self {
             values: Rc::new(values),

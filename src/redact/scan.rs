@@ -4,29 +4,29 @@
 //! one state of the automaton and the history that tells where its bytes began; an escape parts a reading in
 //! two, and a reading that finds nothing which another one does not find is dropped. Nearly always there
 //! is one reading or none. The cost is linear in the text, whatever the values are: each byte moves at most
-//! [`READINGS`] readings, and one when these cost more than [`STEPS`]. Only values that look like escapes
-//! themselves (`\\\\`, `%25%25`) come near these bounds; of them, not every spelling is found in such texts.
+//! [`READINGS`] readings, and one when these cost more than [`STEPS`]; the search goes on with the others
+//! coarsely (`coarse`), which masks more than it has to. Only values that look like escapes themselves
+//! (`\\\\`, `%25%25`) come near these bounds.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::automaton::{Automaton, ROOT, State};
+use super::coarse::Coarse;
 use super::escapes::{self, Escape, Escapes};
 use super::follow::may_follow;
 use super::history::{Bends, History, Taken};
 use super::starts::Starts;
 
-/// Readings of one text that are followed at the same time; beyond, the shortest beginnings are dropped.
-/// More than three need values that look like escapes of each other.
-const READINGS: usize = 8;
-/// How far two readings are compared before only their first bytes are.
+/// Readings of one text that are followed at the same time; beyond, the shortest beginnings are followed
+/// coarsely. More than three need values that look like escapes of each other.
+const READINGS: usize = 32;
+/// How many beginnings of values two readings are compared in. Those that have more in common stay apart.
 const COMPARED: u64 = 16;
 /// Steps for each byte of the text that readings may cost on average, and how many more for a while.
-/// Beyond, one reading is followed: the one that is nearest to a whole value.
+/// Beyond, readings are followed exactly only where there is one.
 const STEPS: u64 = 6;
 const MORE_STEPS: u64 = 100_000;
-/// Escapes that are under way at the same time then, when another one begins.
-const CROWDED_AHEAD: usize = 1;
 /// Bends beyond which those that nothing needs are freed.
 const BENDS: usize = 1024;
 
@@ -58,11 +58,13 @@ struct Front {
     live: Vec<Reading>,
     /// Readings that took an escape, and where it ends.
     ahead: Vec<(u64, Reading)>,
+    /// Those that are too many.
+    coarse: Coarse,
 }
 
 impl Front {
     fn is_idle(&self) -> bool {
-        self.live.is_empty() && self.ahead.is_empty()
+        self.live.is_empty() && self.ahead.is_empty() && self.coarse.is_idle()
     }
 }
 
@@ -89,7 +91,7 @@ pub(super) struct Scan {
     /// Steps and place when readings were compared last, and the steps that exceeded what is allowed.
     counted: (u64, u64),
     owed: u64,
-    /// Whether that is too much: one reading is followed, and few escapes.
+    /// Whether that is too much.
     crowded: bool,
     /// Occurrences that were found, in order and apart, by their places in the stream.
     covered: Vec<Range<u64>>,
@@ -126,8 +128,9 @@ impl Scan {
             if found.ran_out && end == End::Asked {
                 self.ask(values, rest);
             }
-            if found.is_empty() && self.front.ahead.is_empty() && self.front.live.len() < 2 {
-                self.plain(values, rest);
+            let is_simple = self.front.ahead.is_empty() && self.front.coarse.is_idle();
+            if found.is_empty() && is_simple && self.front.live.len() < 2 {
+                self.plain(values, rest, end);
             } else {
                 self.advance(values, byte, &found, end);
             }
@@ -141,7 +144,7 @@ impl Scan {
 
     /// Bytes that stand for themselves, the first one and those before the next escape, while there is one
     /// reading at most.
-    fn plain(&mut self, values: &Automaton, text: &[u8]) {
+    fn plain(&mut self, values: &Automaton, text: &[u8], end: End) {
         let mut reading = self
             .front
             .live
@@ -159,13 +162,17 @@ impl Scan {
             if longest > 0 {
                 let first = reading.count - longest;
                 let start = self.history.place(reading.bends, first, &mut self.steps);
-                self.cover(start..self.front.place + taken);
+                let after = self.front.place + taken;
+                self.cover(start..after);
+                if values.is_cut(reading.state) {
+                    self.follow_coarsely(start, after, byte, end);
+                }
             }
             while !values.goes_on(reading.state) {
                 self.steps += 1;
                 reading.state = values.fail(reading.state);
             }
-            if reading.state == ROOT {
+            if reading.state == ROOT || !self.front.coarse.is_idle() {
                 break;
             }
         }
@@ -184,15 +191,24 @@ impl Scan {
     fn advance(&mut self, values: &Automaton, byte: u8, found: &Escapes, end: End) {
         self.spend();
         let place = self.front.place;
+        if end != End::Asked && !self.front.coarse.is_idle() {
+            self.front
+                .coarse
+                .advance(values.pairs(), place, byte, found);
+            self.steps += 1;
+            if let Some(covered) = self.front.coarse.covered() {
+                self.cover(covered);
+            }
+        }
         std::mem::swap(&mut self.front.live, &mut self.spare);
         if self.spare.is_empty() {
             self.spare.push(Reading::none(place));
         }
         while let Some(reading) = self.spare.pop() {
-            let itself = self.take(values, reading, &[byte], 1);
+            let itself = self.take(values, reading, &[byte], 1, end);
             self.front.live.extend(itself);
             for escape in found.iter() {
-                self.take_escape(values, reading, &escape);
+                self.take_escape(values, reading, &escape, end);
             }
         }
         self.front.place += 1;
@@ -204,19 +220,38 @@ impl Scan {
             }
             *at != place
         });
-        self.prune(values);
+        self.prune(values, end);
         if end != End::Asked && self.history.len() > self.collect_at.max(BENDS) {
             self.collect(values);
         }
     }
 
-    fn take_escape(&mut self, values: &Automaton, reading: Reading, escape: &Escape) {
-        if self.crowded && self.front.ahead.len() >= CROWDED_AHEAD {
+    fn take_escape(&mut self, values: &Automaton, reading: Reading, escape: &Escape, end: End) {
+        let at = self.front.place + u64::from(escape.len);
+        let next = self.take(values, reading, escape.bytes(), escape.len, end);
+        self.front.ahead.extend(next.map(|next| (at, next)));
+    }
+
+    /// Follows whatever is under way coarsely.
+    fn give_up_all(&mut self, values: &Automaton, end: End) {
+        let ahead = std::mem::take(&mut self.front.ahead);
+        let live = std::mem::take(&mut self.front.live);
+        let place = self.front.place;
+        let live = live.into_iter().map(|reading| (place, reading));
+        for (at, reading) in live.chain(ahead) {
+            let from = self.begun(reading, values.depth(reading.state));
+            self.follow_coarsely(from, at, values.last_byte(reading.state), end);
+        }
+    }
+
+    fn follow_coarsely(&mut self, from: u64, at: u64, last: u8, end: End) {
+        if end == End::Asked {
+            self.note(from);
             return;
         }
-        let at = self.front.place + u64::from(escape.len);
-        if let Some(next) = self.take(values, reading, escape.bytes(), escape.len) {
-            self.front.ahead.push((at, next));
+        self.front.coarse.add(from, at, last);
+        if let Some(covered) = self.front.coarse.covered() {
+            self.cover(covered);
         }
     }
 
@@ -228,6 +263,7 @@ impl Scan {
         from: Reading,
         bytes: &[u8],
         len: u8,
+        end: End,
     ) -> Option<Reading> {
         let place = self.front.place;
         let (mut state, mut count) = (from.state, from.count);
@@ -244,6 +280,9 @@ impl Scan {
                     self.history.place(from.bends, first, &mut self.steps)
                 };
                 self.cover(start..place + u64::from(len));
+                if let Some(&last) = bytes.last().filter(|_| values.is_cut(state)) {
+                    self.follow_coarsely(start, place + u64::from(len), last, end);
+                }
             }
         }
         while !values.goes_on(state) {
@@ -278,20 +317,16 @@ impl Scan {
         })
     }
 
-    /// Drops readings that find nothing which another one does not find.
-    fn prune(&mut self, values: &Automaton) {
+    /// Drops readings that find nothing which another one does not find, and follows those that are too many
+    /// coarsely.
+    fn prune(&mut self, values: &Automaton, end: End) {
+        if self.crowded && self.front.live.len() + self.front.ahead.len() > 1 {
+            self.give_up_all(values, end);
+        }
         if self.front.live.len() < 2 {
             return;
         }
         self.steps += self.front.live.len() as u64;
-        if self.crowded {
-            let nearest = self.front.live.iter().max_by_key(|r| values.depth(r.state));
-            if let Some(nearest) = nearest.copied() {
-                self.front.live.clear();
-                self.front.live.push(nearest);
-            }
-            return;
-        }
         // The longest first, of these the one that began first: it finds what the others find.
         let mut ordered = std::mem::take(&mut self.ordered);
         for reading in self.front.live.drain(..) {
@@ -302,16 +337,19 @@ impl Scan {
             ordered.push((Reverse(depth), begun, reading));
         }
         ordered.sort_unstable_by_key(|(depth, begun, _)| (*depth, *begun));
-        for (_, _, reading) in ordered.drain(..) {
-            if self.front.live.len() == READINGS {
-                break;
-            }
+        for (_, begun, reading) in ordered.drain(..) {
             let mut steps = 0;
             let mut kept = self.front.live.iter();
             let found = kept.any(|longer| self.finds_all(values, *longer, reading, &mut steps));
             self.steps += steps;
-            if !found {
+            if found {
+                continue;
+            }
+            if self.front.live.len() < READINGS {
                 self.front.live.push(reading);
+            } else {
+                let last = values.last_byte(reading.state);
+                self.follow_coarsely(begun, self.front.place, last, end);
             }
         }
         self.ordered = ordered;
@@ -326,7 +364,8 @@ impl Scan {
         self.crowded = self.owed > MORE_STEPS;
     }
 
-    /// Whether `longer` finds whatever `reading` finds, and covers no less of the text.
+    /// Whether `longer` finds whatever `reading` finds and covers no less of the text, as far as comparing
+    /// them in so many beginnings of values shows it.
     fn finds_all(
         &self,
         values: &Automaton,
@@ -334,18 +373,29 @@ impl Scan {
         reading: Reading,
         steps: &mut u64,
     ) -> bool {
-        let depth = values.depth(reading.state);
         if !values.ends_in(longer.state, reading.state, COMPARED, steps) {
             return false;
         }
-        let same = longer.bends == reading.bends && longer.count == reading.count;
-        same || (1..=depth.min(COMPARED)).chain([depth]).all(|back| {
-            let longer = self.history.place(longer.bends, longer.count - back, steps);
-            longer
-                <= self
+        if longer.bends == reading.bends && longer.count == reading.count {
+            return true;
+        }
+        let mut state = reading.state;
+        for _ in 0..COMPARED {
+            let back = values.depth(state);
+            let ours = self.history.place(longer.bends, longer.count - back, steps);
+            if ours
+                > self
                     .history
                     .place(reading.bends, reading.count - back, steps)
-        })
+            {
+                return false;
+            }
+            state = values.fail(state);
+            if state == ROOT {
+                return true;
+            }
+        }
+        false
     }
 
     /// Frees the bends that nothing under way needs.
@@ -391,8 +441,8 @@ impl Scan {
             let mut state = reading.state;
             loop {
                 if may_follow(values, state, escape, &mut refused) {
-                    let first = reading.count - values.depth(state);
-                    self.note(reading, first);
+                    let begun = self.begun(reading, values.depth(state));
+                    self.note(begun);
                     break;
                 }
                 if state == ROOT {
@@ -404,9 +454,14 @@ impl Scan {
         }
     }
 
-    fn note(&mut self, reading: Reading, first: u64) {
-        let place = self.history.place(reading.bends, first, &mut self.steps);
+    fn note(&mut self, place: u64) {
         self.earliest = Some(self.earliest.map_or(place, |e| e.min(place)));
+    }
+
+    /// Where a reading's beginning of this length begins.
+    fn begun(&mut self, reading: Reading, length: u64) -> u64 {
+        self.history
+            .place(reading.bends, reading.count - length, &mut self.steps)
     }
 
     /// The place of the first beginning that reaches the end of the text and may go on. What was found so
@@ -416,8 +471,12 @@ impl Scan {
         self.earliest = None;
         let was_idle = front.is_idle();
         self.run(values, text, base, End::Asked);
+        if !front.coarse.is_idle() {
+            self.note(front.place);
+        }
         for reading in std::mem::take(&mut self.front.live) {
-            self.note(reading, reading.count - values.depth(reading.state));
+            let begun = self.begun(reading, values.depth(reading.state));
+            self.note(begun);
         }
         self.history.truncate(if was_idle { 0 } else { bends });
         self.front = front;

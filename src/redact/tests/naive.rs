@@ -70,23 +70,36 @@ pub(super) fn spellings(bytes: &[u8]) -> Vec<Spelling> {
     all.into_iter().map(Spelling).collect()
 }
 
+/// HTML's names of the characters from U+00A0 to U+00FF.
+const LATIN_1: &str = "\
+    nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr deg plusmn \
+    sup2 sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave \
+    Aacute Acirc Atilde Auml Aring AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml \
+    ETH Ntilde Ograve Oacute Ocirc Otilde Ouml times Oslash Ugrave Uacute Ucirc Uuml Yacute THORN \
+    szlig agrave aacute acirc atilde auml aring aelig ccedil egrave eacute ecirc euml igrave iacute \
+    icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml \
+    yacute thorn yuml";
+/// Its names of other characters.
+const SIGNS: &str = "\
+    9=Tab a=NewLine 21=excl 22=quot 22=QUOT 23=num 24=dollar 25=percnt 26=amp 26=AMP 27=apos \
+    28=lpar 29=rpar 2a=ast 2a=midast 2b=plus 2c=comma 2e=period 2f=sol 3a=colon 3b=semi 3c=lt 3c=LT \
+    3d=equals 3e=gt 3e=GT 3f=quest 40=commat 5b=lbrack 5b=lsqb 5c=bsol 5d=rbrack 5d=rsqb 5e=Hat \
+    5f=lowbar 60=grave 7b=lcub 7b=lbrace 7c=verbar 7c=vert 7d=rcub 7d=rbrace";
+
 fn references(character: char) -> Vec<Vec<Part>> {
     let code = u32::from(character);
-    let names: &[&str] = match character {
-        '&' => &["amp;", "AMP;"],
-        '<' => &["lt;", "LT;"],
-        '>' => &["gt;", "GT;"],
-        '"' => &["quot;", "QUOT;"],
-        '\'' => &["apos;"],
-        '\u{a0}' => &["nbsp;"],
-        '/' => &["sol;"],
-        '\\' => &["bsol;"],
-        '+' => &["plus;"],
-        '=' => &["equals;"],
-        '\t' => &["Tab;"],
-        _ => &[],
-    };
-    let mut all: Vec<Vec<Part>> = names.iter().map(|n| vec![exactly(n)]).collect();
+    let latin = code
+        .checked_sub(0xa0)
+        .and_then(|n| LATIN_1.split_whitespace().nth(usize::try_from(n).ok()?));
+    let signs = SIGNS.split_whitespace().filter_map(|sign| {
+        let (sign, name) = sign.split_once('=')?;
+        (u32::from_str_radix(sign, 16) == Ok(code)).then_some(name)
+    });
+    let mut all: Vec<Vec<Part>> = latin
+        .into_iter()
+        .chain(signs)
+        .map(|name| vec![exactly(&format!("{name};"))])
+        .collect();
     all.push(vec![
         exactly("#"),
         Part::Number(code.to_string()),
