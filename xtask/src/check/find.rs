@@ -36,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) on_crash: OnCrash,
     /// The line of an Envoy filter that has no `vm_id` of its own.
     pub(crate) shares_vm: Option<usize>,
+    /// Whether the headers of a request wait until its body is judged.
+    pub(crate) held_headers: HeldHeaders,
 }
 
 /// What a gateway does when a filter has crashed.
@@ -47,6 +49,17 @@ pub(crate) enum OnCrash {
     Dead(usize),
     /// Requests go past the filter, with their references.
     Open(usize),
+}
+
+/// Whether the headers of a request wait for its body: Envoy's `allow_on_headers_stop_iteration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldHeaders {
+    /// They do, or the host has its own order.
+    Fine,
+    /// The flag is not set.
+    NotSet,
+    /// The gateway's own resource has no field for it.
+    NoField,
 }
 
 /// The filter's names: Kong's is the file's, others are free.
@@ -78,6 +91,7 @@ pub(crate) fn find(documents: &[Node]) -> Vec<Found> {
             is_text: false,
             on_crash: OnCrash::Fine,
             shares_vm: None,
+            held_headers: HeldHeaders::Fine,
         });
     }
     found
@@ -217,6 +231,7 @@ fn in_wasm_plugin(document: &Node) -> Option<Found> {
         },
         // Istio has none to choose.
         shares_vm: None,
+        held_headers: HeldHeaders::NoField,
     })
 }
 
@@ -246,6 +261,7 @@ fn in_extension_policy(document: &Node) -> Vec<Found> {
                 _ => OnCrash::Fine,
             },
             shares_vm: None,
+            held_headers: HeldHeaders::NoField,
         })
     });
     found.collect()
@@ -312,6 +328,7 @@ fn kong_filter(filter: &Node, place: String) -> Option<Found> {
         is_text: config.is_some_and(|config| config.text().is_some()),
         on_crash: OnCrash::Fine,
         shares_vm: None,
+        held_headers: HeldHeaders::Fine,
     })
 }
 
@@ -388,6 +405,14 @@ fn envoy_filter(config: &Node) -> Option<Found> {
         {
             None | Some("") => Some(vm.map_or(config.line, |vm| vm.line)),
             Some(_) => None,
+        },
+        held_headers: match either(
+            config,
+            "allow_on_headers_stop_iteration",
+            "allowOnHeadersStopIteration",
+        ) {
+            Some(node) if node.value() == true => HeldHeaders::Fine,
+            _ => HeldHeaders::NotSet,
         },
     })
 }

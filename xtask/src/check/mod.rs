@@ -17,6 +17,7 @@ use azure_key_vault_filter::config::{Config, Problem};
 use self::clusters::{Clusters, Judged, Needed};
 use self::environment::Environment;
 pub(crate) use self::environment::Variable;
+use self::find::HeldHeaders;
 pub(crate) use self::find::{Found, Host, OnCrash, find};
 use crate::document::{Content, Node, read};
 
@@ -245,6 +246,9 @@ fn explain(
     for note in summary::notes(config, assumed) {
         report.detail("note", &note);
     }
+    if let Some(note) = headers_before_body(config, found.held_headers) {
+        report.detail("note", note);
+    }
     for (needed, judged) in &judged {
         let path = &needed.path;
         let line = node.line_of(path);
@@ -263,6 +267,24 @@ fn explain(
             }
             Judged::Risky(_, message) => report.warning(line, &format!("{path}: {message}")),
         }
+    }
+}
+
+/// A hint for those who have body rules: what the upstream sees of a request that is denied for its body.
+fn headers_before_body(config: &Config, held: HeldHeaders) -> Option<&'static str> {
+    if config.request.resolve_body.is_empty() {
+        return None;
+    }
+    match held {
+        HeldHeaders::Fine => None,
+        HeldHeaders::NotSet => Some(
+            "a request's headers go on before its body is judged; with allow_on_headers_stop_iteration: true beside \
+             failure_policy (Envoy 1.35 and later) they wait for it",
+        ),
+        HeldHeaders::NoField => Some(
+            "a request's headers go on before its body is judged; what holds them, Envoy's \
+             allow_on_headers_stop_iteration, has no field here (docs/limits.md)",
+        ),
     }
 }
 

@@ -173,3 +173,34 @@ fn broken_json_is_said_with_its_line() {
         "{report}"
     );
 }
+
+/// The example of Envoy, with a rule for bodies and with or without the flag.
+fn envoy_with_body_rules(flag: &str) -> Report {
+    let example = include_str!("../../../filter-config/envoy/envoy.yaml");
+    const FLAG: &str = "allow_on_headers_stop_iteration: true";
+    const RULE: &str = r#""headers": ["x-partner-key"],"#;
+    assert!(example.contains(FLAG) && example.contains(RULE));
+    let text = example
+        .replace(FLAG, flag)
+        .replace(RULE, &format!(r#"{RULE} "body": ["application/json"],"#));
+    check("envoy.yaml", &text, &with(&[], false))
+}
+
+#[test]
+fn body_rules_without_held_headers_are_a_note_and_no_error() {
+    const NOTE: &str = "a request's headers go on before its body is judged";
+    for (flag, noted) in [
+        ("allow_on_headers_stop_iteration: true", false),
+        ("allowOnHeadersStopIteration: true", false),
+        ("allow_on_headers_stop_iteration: false", true),
+        ("", true),
+    ] {
+        let report = envoy_with_body_rules(flag);
+        assert_eq!(report.errors, 0, "{report}");
+        assert_eq!(report.text.contains(NOTE), noted, "{flag}: {report}");
+    }
+    let example = include_str!("../../../filter-config/envoy/envoy.yaml");
+    let without_rules = example.replace("allow_on_headers_stop_iteration: true", "");
+    let report = check("envoy.yaml", &without_rules, &with(&[], false));
+    assert!(!report.text.contains(NOTE), "{report}");
+}

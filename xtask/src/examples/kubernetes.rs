@@ -85,6 +85,7 @@ fn mistakes_in_resources_are_found() {
         ("port: 443", "port: https"),
         ("connectTimeout: 2s", "connectTimeout: 2"),
         ("secretKeyRef:", "secretRef:"),
+        ("bufferLimit: 1Mi", "bufferLimit: 1MiB"),
         ("kind: Backend\n", "kind: Backends\n"),
         ("gateway.envoyproxy.io/v1alpha1", "gateway.envoyproxy.io/v1"),
     ] {
