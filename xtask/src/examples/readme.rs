@@ -159,6 +159,43 @@ fn the_files_that_are_named_are_there() {
     assert!(seen > 40, "{seen}");
 }
 
+/// Every Rust file below a folder of the workspace.
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The tests that SECURITY.md names, as `file::function`.
+#[test]
+fn the_tests_that_security_names_are_there() {
+    let mut files = Vec::new();
+    for folder in ["src", "tests/host", "envoy-test"] {
+        rust_files(&workspace().join(folder), &mut files);
+    }
+    let page = text(&workspace().join("SECURITY.md"));
+    let named = page.split('`').skip(1).step_by(2);
+    let named: BTreeSet<(&str, &str)> = named.filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 60, "{}", named.len());
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(file, function)| {
+            let file = format!("/{file}.rs");
+            let head = format!("fn {function}(");
+            let mut candidates = files
+                .iter()
+                .filter(|p| p.to_string_lossy().ends_with(&file));
+            !candidates.any(|path| text(path).contains(&head))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 /// The blocks of commands of a page.
 fn commands(page: &str) -> Vec<String> {
     let mut blocks = vec![String::new()];
