@@ -126,7 +126,7 @@ impl Redactor {
     pub fn stream(self) -> MaskStream {
         MaskStream {
             redactor: self,
-            scan: Scan::default(),
+            scan: Box::default(),
             held: Zeroizing::default(),
             base: 0,
         }
@@ -136,7 +136,7 @@ impl Redactor {
 /// Masks a text that comes in pieces.
 pub struct MaskStream {
     redactor: Redactor,
-    scan: Scan,
+    scan: Box<Scan>,
     /// The end of what came, from the first byte of a beginning that is not masked yet.
     held: Zeroizing<Vec<u8>>,
     /// Its place in the stream.
@@ -191,7 +191,7 @@ impl MaskStream {
     #[must_use]
     pub fn looking_for(self, redactor: Redactor) -> Self {
         Self {
-            scan: self.scan.anew(&self.redactor.values, self.base),
+            scan: Box::new(self.scan.anew(&self.redactor.values, self.base)),
             redactor,
             ..self
         }
