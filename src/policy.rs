@@ -5,7 +5,7 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use crate::body::{self, Kind, LeftAlone};
 use crate::quoted::Quoted;
@@ -194,9 +194,9 @@ impl Allowed {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// `vault/secret` and `vault/secret/key`, the secret in lower case. Neither vault nor secret holds a slash.
-    exact: BTreeSet<String>,
+    exact: HashSet<String>,
     /// Vault and name of every secret that is listed without `*` in them, whatever its key.
-    listed: BTreeSet<(String, String)>,
+    listed: Vec<(String, String)>,
     patterns: Vec<Allowed>,
 }
 

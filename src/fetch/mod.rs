@@ -210,7 +210,7 @@ pub struct Fetcher {
     /// Entries whose fetch counts against the budget: all of them, and those never found before.
     paid: (usize, usize),
     flights: BTreeMap<FlightKey, Flight>,
-    calls: BTreeMap<CallId, Pending>,
+    calls: HashMap<CallId, Pending>,
     next_call: u64,
     /// What each request waits for.
     waiting: HashMap<u32, Vec<FlightKey>>,
@@ -256,7 +256,7 @@ impl Fetcher {
             identity_of,
             paid: (0, 0),
             flights: BTreeMap::new(),
-            calls: BTreeMap::new(),
+            calls: HashMap::new(),
             next_call: 0,
             waiting: HashMap::new(),
             background: LinkedHashMap::new(),

@@ -1,7 +1,5 @@
 //! Flights of tokens: the calls on the way to one, its renewal, and how often an identity may ask at all.
 
-use std::collections::BTreeSet;
-
 use super::shared::{self, Held, Lease, Leased, Name};
 use super::{Action, Fetcher, Flight, Lane, Now, Stage, Subject, backoff, report};
 use crate::azure::http::Answer;
@@ -22,7 +20,7 @@ pub(super) struct TokenState {
     pub(super) failure: Option<(Failure, Failed)>,
     pub(super) used: bool,
     /// Vaults that accepted the token that is held: one that refuses it later may have seen it revoked.
-    accepted: BTreeSet<usize>,
+    accepted: Vec<usize>,
     progress: Progress,
     rate: Rate,
 }
@@ -34,7 +32,7 @@ impl TokenState {
             refused: None,
             failure: None,
             used: false,
-            accepted: BTreeSet::new(),
+            accepted: Vec::new(),
             progress: Progress::default(),
             rate: Rate {
                 burst: limits.token_burst,
@@ -355,7 +353,9 @@ impl Fetcher {
                 .as_ref()
                 .is_some_and(|held| held.token.value == *token)
         {
-            state.accepted.insert(vault);
+            if !state.accepted.contains(&vault) {
+                state.accepted.push(vault);
+            }
         }
     }
 

@@ -235,9 +235,13 @@ impl BodyMask {
             return;
         }
         self.known = values.len();
-        let held = self.stream.take().map(MaskStream::into_held);
-        self.stream = Redactor::within(values, limits)
-            .map(|redactor| redactor.stream_after(held.unwrap_or_default()));
+        let Some(redactor) = Redactor::within(values, limits) else {
+            return;
+        };
+        self.stream = Some(match self.stream.take() {
+            Some(stream) => stream.looking_for(redactor),
+            None => redactor.stream(),
+        });
     }
 
     /// Bytes that are held back here.

@@ -24,10 +24,31 @@ struct Node {
     /// What ends here, as an index into `matches`.
     found: u16,
     byte: u8,
-    /// Whether the node after this one in the list is its child.
-    next: bool,
-    /// Whether it has children in `branches`.
-    branched: bool,
+    children: Children,
+}
+
+/// Sixteen bytes for each byte of the values.
+const _: () = assert!(size_of::<Node>() == 16);
+
+/// Where the children of a node are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Children {
+    None,
+    /// The node after it in the list.
+    Next,
+    /// In `branches`.
+    Branches,
+    Both,
+}
+
+impl Node {
+    const fn has_next(&self) -> bool {
+        matches!(self.children, Children::Next | Children::Both)
+    }
+
+    const fn has_branches(&self) -> bool {
+        matches!(self.children, Children::Branches | Children::Both)
+    }
 }
 
 /// What ends at a state.
@@ -97,7 +118,7 @@ impl Automaton {
         }
         if is_cut {
             // The rest of the values is known by its pairs of bytes only.
-            let all = values.iter().map(|value| value.expose());
+            let all = values.iter().map(SecretValue::expose);
             automaton.pairs = OnceCell::from(Pairs::of(all));
         }
         automaton.link();
@@ -111,8 +132,7 @@ impl Automaton {
             depth,
             found: 0,
             byte,
-            next: false,
-            branched: false,
+            children: Children::None,
         });
         State::try_from(self.nodes.len() - 1).unwrap_or(ROOT)
     }
@@ -160,9 +180,12 @@ impl Automaton {
             }
         } else if let Some(node) = self.nodes.get_mut(parent as usize) {
             if child == parent + 1 {
-                node.next = true;
+                node.children = Children::Next;
             } else {
-                node.branched = true;
+                node.children = match node.children {
+                    Children::None | Children::Branches => Children::Branches,
+                    Children::Next | Children::Both => Children::Both,
+                };
                 self.branches.insert((parent, byte), child);
                 self.parents.insert(child, parent);
             }
@@ -208,7 +231,9 @@ impl Automaton {
     fn shorten(&mut self, state: State) {
         let fail = self.fail(state);
         let only = |state: State| {
-            let is_only = self.node(state).is_some_and(|n| n.next && !n.branched);
+            let is_only = self
+                .node(state)
+                .is_some_and(|n| n.children == Children::Next);
             let child = self.node(state + 1).filter(|_| is_only)?;
             Some(child.byte)
         };
@@ -271,7 +296,10 @@ impl Automaton {
 
     /// Whether a value goes on after this beginning.
     pub(super) fn goes_on(&self, state: State) -> bool {
-        state == ROOT || self.node(state).is_some_and(|n| n.next || n.branched)
+        state == ROOT
+            || self
+                .node(state)
+                .is_some_and(|n| n.children != Children::None)
     }
 
     fn child(&self, state: State, byte: u8) -> Option<State> {
@@ -280,10 +308,10 @@ impl Automaton {
             return first.filter(|first| *first != ROOT);
         }
         let node = self.node(state)?;
-        if node.next && self.node(state + 1).is_some_and(|child| child.byte == byte) {
+        if node.has_next() && self.node(state + 1).is_some_and(|child| child.byte == byte) {
             return Some(state + 1);
         }
-        if node.branched {
+        if node.has_branches() {
             return self.branches.get(&(state, byte)).copied();
         }
         None
@@ -297,7 +325,7 @@ impl Automaton {
             &[]
         };
         let firsts = (0..=255_u8).zip(firsts).map(|(byte, child)| (byte, *child));
-        let next = self.node(state).filter(|n| n.next).map(|_| state + 1);
+        let next = self.node(state).filter(|n| n.has_next()).map(|_| state + 1);
         let next = next.and_then(|child| Some((self.node(child)?.byte, child)));
         let branched = self.branches.range((state, 0)..=(state, 255));
         let branched = branched.map(|((_, byte), child)| (*byte, *child));
@@ -360,7 +388,7 @@ impl Automaton {
     fn parent(&self, state: State) -> State {
         let before = state.saturating_sub(1);
         match self.node(before) {
-            Some(node) if node.next => before,
+            Some(node) if node.has_next() => before,
             _ => self.parents.get(&state).copied().unwrap_or(ROOT),
         }
     }

@@ -8,6 +8,7 @@
 
 mod automaton;
 mod coarse;
+mod covered;
 mod escapes;
 mod follow;
 mod history;
@@ -105,7 +106,7 @@ impl Redactor {
     pub fn mask(&self, text: &mut [u8]) -> bool {
         let mut scan = Scan::default();
         scan.run(&self.values, text, 0, End::Closed);
-        scan.mask(text, 0)
+        scan.covered.mask(text, 0)
     }
 
     /// How many bytes at the end of a text may be the beginning of an occurrence that goes on after it;
@@ -123,16 +124,10 @@ impl Redactor {
     /// Looks for the same values in a stream.
     #[must_use]
     pub fn stream(self) -> MaskStream {
-        self.stream_after(Zeroizing::default())
-    }
-
-    /// Looks for the same values in a stream of which another one held this back.
-    #[must_use]
-    pub fn stream_after(self, held: Zeroizing<Vec<u8>>) -> MaskStream {
         MaskStream {
             redactor: self,
-            scan: Scan::default(),
-            held,
+            scan: Box::default(),
+            held: Zeroizing::default(),
             base: 0,
         }
     }
@@ -141,7 +136,7 @@ impl Redactor {
 /// Masks a text that comes in pieces.
 pub struct MaskStream {
     redactor: Redactor,
-    scan: Scan,
+    scan: Box<Scan>,
     /// The end of what came, from the first byte of a beginning that is not masked yet.
     held: Zeroizing<Vec<u8>>,
     /// Its place in the stream.
@@ -164,7 +159,7 @@ impl MaskStream {
         let from = if end { after } else { self.hold(&all, after) };
         let cut = usize::try_from(from - self.base).map_or(all.len(), |cut| cut.min(all.len()));
         self.held = Zeroizing::new(all.split_off(cut));
-        self.scan.mask(&mut all, self.base);
+        self.scan.covered.mask(&mut all, self.base);
         self.base += cut as u64;
         all
     }
@@ -180,19 +175,26 @@ impl MaskStream {
             scan.restart(beginning);
         }
         // What is masked whatever comes need not wait, unless it is to be read again.
-        let from = scan.uncovered(beginning.max(self.base)).min(scan.place());
+        let from = scan
+            .covered
+            .uncovered(beginning.max(self.base))
+            .min(scan.place());
         let most = self.redactor.most_held as u64;
         if after - from <= most {
             return from;
         }
-        scan.cover(from..after - most);
+        scan.covered.add(from..after - most);
         after - most
     }
 
-    /// What is held back at the moment, for a stream that looks for more values.
+    /// Looks for these values from now on, those of before among them, also in what is held back.
     #[must_use]
-    pub fn into_held(self) -> Zeroizing<Vec<u8>> {
-        self.held
+    pub fn looking_for(self, redactor: Redactor) -> Self {
+        Self {
+            scan: Box::new(self.scan.anew(&self.redactor.values, self.base)),
+            redactor,
+            ..self
+        }
     }
 
     /// As [`Redactor::ends_in_a_beginning`].

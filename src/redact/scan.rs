@@ -5,14 +5,14 @@
 //! two, and a reading that finds nothing which another one does not find is dropped. Nearly always there
 //! is one reading or none. The cost is linear in the text, whatever the values are: each byte moves at most
 //! [`READINGS`] readings, and one when these cost more than [`STEPS`]; the search goes on with the others
-//! coarsely (`coarse`), which masks more than it has to. Only values that look like escapes themselves
-//! (`\\\\`, `%25%25`) come near these bounds.
+//! coarsely (`coarse`), which masks more than it has to. Only values that look like escapes or their ends
+//! (`\\\\`, `%25%25`, `;aaaa`) come near these bounds.
 
 use std::cmp::Reverse;
-use std::ops::Range;
 
 use super::automaton::{Automaton, ROOT, State};
 use super::coarse::Coarse;
+use super::covered::Covered;
 use super::escapes::{self, Escape, Escapes};
 use super::follow::may_follow;
 use super::history::{Bends, History, Taken};
@@ -93,8 +93,8 @@ pub(super) struct Scan {
     owed: u64,
     /// Whether that is too much.
     crowded: bool,
-    /// Occurrences that were found, in order and apart, by their places in the stream.
-    covered: Vec<Range<u64>>,
+    /// Occurrences that were found.
+    pub(super) covered: Covered,
     /// Where the first beginning is that was found for [`End::Asked`].
     earliest: Option<u64>,
     /// Steps of the automaton and of the histories so far: what tests bound.
@@ -163,7 +163,7 @@ impl Scan {
                 let first = reading.count - longest;
                 let start = self.history.place(reading.bends, first, &mut self.steps);
                 let after = self.front.place + taken;
-                self.cover(start..after);
+                self.covered.add(start..after);
                 if values.is_cut(reading.state) {
                     self.follow_coarsely(start, after, byte, end);
                 }
@@ -197,7 +197,7 @@ impl Scan {
                 .advance(values.pairs(), place, byte, found);
             self.steps += 1;
             if let Some(covered) = self.front.coarse.covered() {
-                self.cover(covered);
+                self.covered.add(covered);
             }
         }
         std::mem::swap(&mut self.front.live, &mut self.spare);
@@ -232,15 +232,17 @@ impl Scan {
         self.front.ahead.extend(next.map(|next| (at, next)));
     }
 
-    /// Follows whatever is under way coarsely.
-    fn give_up_all(&mut self, values: &Automaton, end: End) {
+    /// Ends every reading; those that began before this place go on coarsely.
+    fn give_up(&mut self, values: &Automaton, before: u64, end: End) {
         let ahead = std::mem::take(&mut self.front.ahead);
         let live = std::mem::take(&mut self.front.live);
         let place = self.front.place;
         let live = live.into_iter().map(|reading| (place, reading));
         for (at, reading) in live.chain(ahead) {
             let from = self.begun(reading, values.depth(reading.state));
-            self.follow_coarsely(from, at, values.last_byte(reading.state), end);
+            if from < before {
+                self.follow_coarsely(from, at, values.last_byte(reading.state), end);
+            }
         }
     }
 
@@ -251,7 +253,7 @@ impl Scan {
         }
         self.front.coarse.add(from, at, last);
         if let Some(covered) = self.front.coarse.covered() {
-            self.cover(covered);
+            self.covered.add(covered);
         }
     }
 
@@ -279,7 +281,7 @@ impl Scan {
                 } else {
                     self.history.place(from.bends, first, &mut self.steps)
                 };
-                self.cover(start..place + u64::from(len));
+                self.covered.add(start..place + u64::from(len));
                 if let Some(&last) = bytes.last().filter(|_| values.is_cut(state)) {
                     self.follow_coarsely(start, place + u64::from(len), last, end);
                 }
@@ -321,7 +323,7 @@ impl Scan {
     /// coarsely.
     fn prune(&mut self, values: &Automaton, end: End) {
         if self.crowded && self.front.live.len() + self.front.ahead.len() > 1 {
-            self.give_up_all(values, end);
+            self.give_up(values, u64::MAX, end);
         }
         if self.front.live.len() < 2 {
             return;
@@ -411,26 +413,6 @@ impl Scan {
         self.history = kept;
     }
 
-    /// Notes that these places are to be masked.
-    pub(super) fn cover(&mut self, found: Range<u64>) {
-        // Nearly always the last one is extended.
-        let first = match self.covered.last() {
-            Some(last) if last.start <= found.start && found.start <= last.end => {
-                self.covered.len() - 1
-            }
-            _ => self.covered.partition_point(|c| c.end < found.start),
-        };
-        let (mut all, mut last) = (found, first);
-        for touched in self.covered.iter().skip(first) {
-            if touched.start > all.end {
-                break;
-            }
-            all = all.start.min(touched.start)..all.end.max(touched.end);
-            last += 1;
-        }
-        self.covered.splice(first..last, [all]);
-    }
-
     /// Notes where the first beginning is that an escape may go on with, of which only this end of the
     /// text is there.
     fn ask(&mut self, values: &Automaton, escape: &[u8]) {
@@ -493,35 +475,26 @@ impl Scan {
         self.front.place
     }
 
+    /// Begins anew at this place, for other values. What began before it goes on by the pairs of bytes that
+    /// follow each other in those.
+    pub(super) fn anew(mut self, values: &Automaton, place: u64) -> Self {
+        self.give_up(values, place, End::Open);
+        let coarse = std::mem::take(&mut self.front.coarse);
+        Self {
+            front: Front {
+                place,
+                coarse,
+                ..Front::default()
+            },
+            covered: self.covered,
+            ..Self::default()
+        }
+    }
+
     /// Begins anew at this place: no occurrence that began before is under way.
     pub(super) fn restart(&mut self, place: u64) {
         self.front.place = place;
         self.front.live.clear();
         self.front.ahead.clear();
-    }
-
-    /// The first place from `place` on that no occurrence covers.
-    pub(super) fn uncovered(&self, place: u64) -> u64 {
-        let mut covered = self.covered.iter();
-        covered
-            .find(|c| c.contains(&place))
-            .map_or(place, |c| c.end)
-    }
-
-    /// Masks what is covered of a text that begins at `base`, and forgets it. Whether there was anything.
-    pub(super) fn mask(&mut self, text: &mut [u8], base: u64) -> bool {
-        let end = base + text.len() as u64;
-        let index =
-            |place: u64| usize::try_from(place.clamp(base, end) - base).unwrap_or(usize::MAX);
-        let mut found = false;
-        self.covered.retain_mut(|c| {
-            if let Some(place) = text.get_mut(index(c.start)..index(c.end)) {
-                place.fill(b'*');
-                found |= !place.is_empty();
-            }
-            c.start = c.start.max(end);
-            c.end > end
-        });
-        found
     }
 }

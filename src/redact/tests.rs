@@ -136,6 +136,20 @@ fn a_value_that_begins_another_does_not_wait_and_hides_nothing() {
 }
 
 #[test]
+fn values_that_come_to_be_known_hide_no_other() {
+    let redactor_of = |values: &[&str]| redactor(values);
+    let mut stream = redactor_of(&["hunter", "hunter2-long"]).stream();
+    let mut out = stream.piece(b"x hunter2-l", false).to_vec();
+    assert_eq!(stream.held(), 3, "the rest goes on masked");
+    let mut stream = stream.looking_for(redactor_of(&["hunter", "hunter2-long", "2-later"]));
+    out.extend_from_slice(&stream.piece(b"ong 2-lat", false));
+    let mut stream =
+        stream.looking_for(redactor_of(&["hunter", "hunter2-long", "2-later", "late"]));
+    out.extend_from_slice(&stream.piece(b"er 2-late", true));
+    assert_eq!(out, b"x ************ ******* 2-****");
+}
+
+#[test]
 fn only_a_true_beginning_is_held_back() {
     let redactor = redactor(&["s3cr3t/x", "caf\u{e4}"]);
     for (text, held) in [
