@@ -61,6 +61,8 @@ pub(super) struct Plugin<H> {
     pub(super) held_headers: HeldHeaders,
     /// The call answer that is being handled came without a body, for a call that had one (WasmX).
     pub(super) bare_replies: bool,
+    /// WasmX: whether it was looked for Kong around this filter.
+    pub(super) looked_for_kong: bool,
     /// A request was refused in the current callback.
     pub(super) refused: bool,
     /// Marks requests whose references were resolved, so that an internal redirect does not resolve what was
@@ -173,6 +175,7 @@ impl<H: Host + Copy> Plugin<H> {
             callback: Callback::Request,
             held_headers: HeldHeaders::of(host.dialect()),
             bare_replies: false,
+            looked_for_kong: false,
             refused: false,
             mark,
             ended: None,

@@ -11,7 +11,7 @@ use crate::placement::Encoding;
 use crate::time::Span;
 
 /// Kong's own id of the request, which is in its log and its errors (since Kong 3.5).
-const KONGS_ID: &[u8] = b"ngx\0kong_request_id";
+pub(super) const KONGS_ID: &[u8] = b"ngx\0kong_request_id";
 /// Headers of a reply without a body.
 const REASON: &str = "x-akv-reason";
 const REQUEST_ID: &str = "x-request-id";

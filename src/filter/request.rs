@@ -10,10 +10,12 @@ use super::header_map::{HeaderMap, Hit, Repeats};
 use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
 use super::plugin::{Clock, Plugin};
+use super::reply;
 use super::seen::Known;
 use super::waiting::Flow;
 use crate::body::Kind;
 use crate::config::TooLarge;
+use crate::events::Line;
 use crate::failure::Reason;
 use crate::fetch::Lookup;
 use crate::message::find::{self, Count, Search};
@@ -80,6 +82,9 @@ impl<H: Host + Copy> Plugin<H> {
     /// The headers of a request; `end` when no body follows, as far as the host knows.
     pub(super) fn request_headers(&mut self, id: u32, end: bool) -> Flow {
         let host = self.host;
+        if !self.is_envoy() && !self.looked_for_kong {
+            self.look_for_kong();
+        }
         let check_repeats = !self.is_envoy() && !self.set.is_empty();
         let needs = self.needs;
         let reads = needs.request_headers
@@ -165,6 +170,18 @@ impl<H: Host + Copy> Plugin<H> {
                 count,
             },
         )
+    }
+
+    /// WasmX without Kong: a refusal out of a call's answer does not stop a request on a kept connection unless
+    /// the request's headers are filtered in nginx's access phase (measured). The filter cannot see whether they
+    /// are, so it says once what is needed.
+    fn look_for_kong(&mut self) {
+        self.looked_for_kong = true;
+        if self.host.property(reply::KONGS_ID).is_none() {
+            let line = Line::new("no_kong").quoted("detail", "this nginx is not Kong 3.5 or later; plain nginx needs \
+                proxy_wasm_request_headers_in_access on, else refused requests can reach the upstream");
+            log::warn!("{}", line.end());
+        }
     }
 
     /// All places of a request's headers: the operator's, those of later, the client's.

@@ -15,7 +15,7 @@ use crate::events::Line;
 use crate::failure::Reason;
 use crate::fetch::{Lane, Want};
 use crate::message::render::{self, Context};
-use crate::message::{Denial, Edit, Place, Target, Verdict};
+use crate::message::{Denial, Edit, Place, Verdict};
 use crate::metrics::Series;
 
 /// What the host is to do with a message after a callback.
@@ -270,7 +270,12 @@ impl<H: Host + Copy> Plugin<H> {
         for edit in &waiting.fixed {
             message::apply(&host, half, edit.clone());
         }
-        if half == Half::Request && waiting.places.iter().any(|p| p.is_of_clients(&self.config)) {
+        if half == Half::Request
+            && waiting
+                .places
+                .iter()
+                .any(|place| place.changes_clients_text(&self.config))
+        {
             self.mark_resolved(id);
         }
         self.release(id, half);
@@ -363,13 +368,6 @@ impl<H: Host + Copy> Plugin<H> {
         }
         let size = self.buffered(Buffer::ResponseBody);
         self.response_body_buffered(id, size, ended) == Flow::Continue
-    }
-}
-
-impl Place {
-    /// Whether clients' references are resolved here; what the operator sets alone is not marked.
-    fn is_of_clients(&self, config: &crate::config::Config) -> bool {
-        self.target != Target::Later && self.of_clients(config).next().is_some()
     }
 }
 

@@ -192,6 +192,18 @@ impl Place {
     /// What of it clients ask for, in a request: all but what the operator sets, which in a query comes
     /// last.
     pub fn of_clients(&self, config: &Config) -> impl Iterator<Item = &Want> {
+        wants(self.fields_of_clients(config))
+    }
+
+    /// Whether anything that a client wrote in a request is changed here: a reference, or the backslash before
+    /// an escaped one.
+    #[must_use]
+    pub fn changes_clients_text(&self, config: &Config) -> bool {
+        let fields = self.fields_of_clients(config);
+        fields.iter().any(|field| !field.spots.is_empty())
+    }
+
+    fn fields_of_clients(&self, config: &Config) -> &[Field] {
         let rules = &config.request;
         let set = |(name, _): &(String, Template), header: &[u8]| name.as_bytes() == header;
         let theirs = match &self.target {
@@ -200,7 +212,7 @@ impl Place {
             Target::Later => 0,
             Target::Header(_) | Target::Body => self.fields.len(),
         };
-        wants(self.fields.get(..theirs).unwrap_or_default())
+        self.fields.get(..theirs).unwrap_or_default()
     }
 }
 

@@ -365,6 +365,12 @@ impl Automaton {
         }
     }
 
+    /// How many states there are.
+    #[cfg(test)]
+    pub(super) fn states(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Length of the longest value, or of what is here of it.
     pub(super) fn longest_value(&self) -> usize {
         let longest = self.matches.iter().map(|m| m.longest).max();

@@ -468,6 +468,8 @@ impl Scan {
     /// far is noted; the search stands where it stood.
     pub(super) fn beginning(&mut self, values: &Automaton, text: &[u8], base: u64) -> Option<u64> {
         let (front, bends) = (self.front.clone(), self.history.len());
+        let (steps, counted, owed) = (self.steps, self.counted, self.owed);
+        let crowded = self.crowded;
         self.earliest = None;
         let was_idle = front.is_idle();
         self.run(values, text, base, End::Asked);
@@ -479,7 +481,10 @@ impl Scan {
             self.note(begun);
         }
         self.history.truncate(if was_idle { 0 } else { bends });
+        // Where pieces end changes nothing that is found.
         self.front = front;
+        self.counted = (counted.0 + self.steps - steps, counted.1);
+        (self.owed, self.crowded) = (owed, crowded);
         self.earliest.take()
     }
 

@@ -69,6 +69,10 @@ fn the_spellings_that_were_seen_are_masked() {
         ("a<bcd", "a&amp;lt;bcd"),
         ("a<bcd", r"a\u0026lt;bcd"),
         ("a\"bcd", r"a\&quot;bcd"),
+        ("caf\u{e4}-key", "caf&auml;-key"),
+        ("\u{c4}\u{d6}\u{dc}\u{df}", "&Auml;&Ouml;&amp;Uuml;&szlig;"),
+        ("(a);[b]", "&lpar;a&rpar;&semi;&lbrack;b&rsqb;"),
+        ("a\nb\tc|", "a&NewLine;b&Tab;c&vert;"),
         ("mixed /\"&", r"%6Dix\u0065d+\/&quot;\u0026amp;"),
     ] {
         let stars = "*".repeat(spelled.len());
@@ -290,6 +294,41 @@ fn spelled(value: &str, choices: &[usize]) -> String {
     text
 }
 
+/// Values between other text, each in a mixture of spellings, and where they are.
+fn among(
+    values: &[String],
+    around: &[String],
+    choices: &[usize],
+) -> (Vec<u8>, Vec<std::ops::Range<usize>>) {
+    let (mut text, mut inside) = (around[0].clone(), Vec::new());
+    for (n, value) in values.iter().enumerate() {
+        let start = text.len();
+        text.push_str(&spelled(value, &choices[n..]));
+        inside.push(start..text.len());
+        text.push_str(&around[n + 1]);
+    }
+    (text.into_bytes(), inside)
+}
+
+/// That these places are masked, in the whole text and in its pieces.
+fn masks_all(
+    redactor: &Redactor,
+    text: &[u8],
+    cuts: &[usize],
+    inside: Vec<std::ops::Range<usize>>,
+) -> Result<(), TestCaseError> {
+    let mut whole = text.to_vec();
+    redactor.mask(&mut whole);
+    let (out, _) = in_pieces(redactor, text, cuts);
+    prop_assert_eq!(out.len(), text.len());
+    for place in inside {
+        let is_masked = |text: &[u8]| text[place.clone()].iter().all(|b| *b == b'*');
+        prop_assert!(is_masked(&whole), "{:?}", place);
+        prop_assert!(is_masked(&out), "{:?} in pieces {:?}", place, cuts);
+    }
+    Ok(())
+}
+
 fn cuts(text: &[u8], cuts: Vec<usize>) -> Vec<usize> {
     let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c % (text.len() + 1)).collect();
     cuts.sort_unstable();
@@ -368,22 +407,103 @@ proptest! {
         places in proptest::collection::vec(any::<usize>(), 0..12),
     ) {
         let redactor = redactor(&values);
-        let (mut text, mut inside) = (around[0].clone(), Vec::new());
-        for (n, value) in values.iter().enumerate() {
-            let start = text.len();
-            text.push_str(&spelled(value, &choices[n..]));
-            inside.push(start..text.len());
-            text.push_str(&around[n + 1]);
-        }
-        let text = text.into_bytes();
-        let (out, _) = in_pieces(&redactor, &text, &cuts(&text, places));
-        prop_assert_eq!(out.len(), text.len());
+        let (text, inside) = among(&values, &around, &choices);
+        let places = cuts(&text, places);
+        masks_all(&redactor, &text, &places, inside)?;
+        let (out, _) = in_pieces(&redactor, &text, &places);
         let right = naive::mask(&text, &values);
         prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&right));
-        for place in inside {
-            prop_assert!(out[place].iter().all(|b| *b == b'*'));
-        }
     }
+
+    #[test]
+    fn readings_that_are_too_many_hide_no_value(
+        values in proptest::collection::vec(ambiguous(), 1..4),
+        around in proptest::collection::vec("[;/%&25a\\\\]{0,12}", 4),
+        choices in proptest::collection::vec(any::<usize>(), 8..80),
+        places in proptest::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let (text, inside) = among(&values, &around, &choices);
+        let places = cuts(&text, places);
+        masks_all(&redactor(&values), &text, &places, inside)?;
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_masked_to_their_end(
+        values in proptest::collection::vec("[a-z0-9 /\"\u{e4}\\\\]{4,200}", 1..4),
+        most in 1_usize..300,
+        around in proptest::collection::vec("[ -~]{0,12}", 4),
+        choices in proptest::collection::vec(any::<usize>(), 8..80),
+        places in proptest::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let redactor = redactor_of(&values, most);
+        let states = redactor.values.states();
+        prop_assert!(states <= 1 + most.max(16 * values.len()), "{} states", states);
+        let (text, inside) = among(&values, &around, &choices);
+        let places = cuts(&text, places);
+        masks_all(&redactor, &text, &places, inside)?;
+    }
+}
+
+/// A value that many readings of one text begin: runs of what escapes consist of.
+fn ambiguous() -> impl Strategy<Value = String> {
+    let run = (
+        proptest::sample::select(&["\\", "/", ";", "%", "25", "&", "\0", "a", "amp;"][..]),
+        1_usize..40,
+    );
+    let run = run.prop_map(|(unit, times)| unit.repeat(times));
+    proptest::collection::vec(run, 2..6).prop_map(|runs| runs.concat() + "tail")
+}
+
+fn redactor_of(values: &[String], masked_value_bytes: usize) -> Redactor {
+    let limits = Limits {
+        masked_value_bytes,
+        ..Limits::default()
+    };
+    let values: Vec<_> = values
+        .iter()
+        .map(|v| SecretValue::new(v.as_str()))
+        .collect();
+    Redactor::within(&values, &limits).unwrap()
+}
+
+#[test]
+fn a_long_value_is_known_by_its_beginning_and_what_may_be_the_rest() {
+    let long = "0123456789".repeat(20);
+    let values = [long.clone(), "hunter2".to_owned()];
+    let redactor = redactor_of(&values, 50);
+    let mut text = format!("{long} 45 hunter2 0123456789 {long}0123").into_bytes();
+    redactor.mask(&mut text);
+    let stars = "*".repeat(200);
+    assert_eq!(
+        String::from_utf8(text).unwrap(),
+        format!("{stars} 45 ******* 0123456789 {stars}****"),
+        "what follows a value as its bytes follow each other is masked too"
+    );
+}
+
+#[test]
+fn more_readings_than_are_followed_hide_no_value() {
+    // Each semicolon begins the first value: a reading for each escape. Found by the fuzz target.
+    let zeros = |n: usize| "\0".repeat(n);
+    let values = [
+        format!(";{}", zeros(60)),
+        format!("{}0", zeros(86)),
+        format!("I{}=0", zeros(6)),
+    ];
+    let redactor = redactor(&values);
+    let second = "&#x0;&amp;#0;".repeat(43) + "&amp;#48;";
+    let text = format!("#=&amp;#59;{}#={second}#= and so on", "&amp;#0;".repeat(60));
+    let mut masked = text.clone().into_bytes();
+    redactor.mask(&mut masked);
+    let masked = String::from_utf8(masked).unwrap();
+    let right = format!(
+        "#={}#={}#= and so on",
+        "*".repeat(489),
+        "*".repeat(second.len())
+    );
+    assert_eq!(masked, right);
+    let (out, _) = in_pieces(&redactor, text.as_bytes(), &[7, 100, 101, 500, 777, 901]);
+    assert_eq!(String::from_utf8(out).unwrap(), right);
 }
 
 /// Steps for each byte of a text of 1 MB that repeats `pattern`.
@@ -428,6 +548,13 @@ fn hostile_texts_cost_few_steps_for_each_byte() {
         ("backslashes", long("\\", "b"), "\\"),
         ("newlines", long("\n", "b"), "\\\\n"),
         ("percent twice", long("%25", "b"), "%25"),
+        (
+            "a reading for each escape",
+            vec![format!(";{}b", "a".repeat(12_000))],
+            "&#97;",
+        ),
+        ("names", long("\u{e4}", "b"), "&auml;"),
+        ("nearly names", long("\u{e4}", "b"), "&aum"),
         ("values in values", nested, "a"),
         ("a value of ambiguous words", vec![words], "%25"),
     ] {
