@@ -82,10 +82,11 @@ impl<H: Host + Copy> Plugin<H> {
         }
     }
 
-    /// The answer to a call has come, with this many headers and bytes. Whether a request was refused for it.
+    /// The answer to a call of this request, or of the root context, has come, with this many headers and
+    /// bytes. Whether the request was refused for it.
     pub(super) fn call_answered(
         &mut self,
-        callback: Callback,
+        caller: Option<u32>,
         token: u32,
         headers: usize,
         body_size: usize,
@@ -93,14 +94,17 @@ impl<H: Host + Copy> Plugin<H> {
         let Some(call) = self.calls.remove(&token) else {
             return false;
         };
-        self.callback = callback;
+        self.callback = match caller {
+            Some(_) => Callback::Request,
+            None => Callback::RootAnswer,
+        };
         self.refused = false;
         // WasmX: the reply's body would share a buffer with the call's, and the client's connection ends.
         self.bare_replies = !self.is_envoy() && call.has_body && body_size == 0;
         let answer = answer::read(&self.host, headers, body_size);
         self.with_now(|fetcher, now| fetcher.handle_answer(call.id, &answer, now));
         self.carry_out();
-        self.advance_woken();
+        self.advance_woken(caller);
         self.schedule_tick();
         self.bare_replies = false;
         self.refused

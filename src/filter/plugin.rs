@@ -2,7 +2,8 @@
 //! metrics. What is done to requests and responses is in `request`, `response` and `waiting`; callouts are in
 //! `calls`.
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
@@ -30,6 +31,13 @@ const FIRST_TICK: Span = Span(1);
 const WASMX_TICK: Span = Span(100);
 /// The next tick makes postponed calls, or resumes more requests.
 const SOON: Span = Span(1);
+
+thread_local! {
+    /// By the mark of the configuration, the values of the request that ended last without a response: an
+    /// internal redirect ends it, and begins it again in the same callback of the host. Not in the plugin:
+    /// after a reload of the same configuration it begins again in another root context.
+    static ENDED: RefCell<BTreeMap<String, (u32, Vec<SecretValue>)>> = const { RefCell::new(BTreeMap::new()) };
+}
 
 /// A filter with its configuration.
 pub(super) struct Plugin<H> {
@@ -68,9 +76,6 @@ pub(super) struct Plugin<H> {
     /// Marks requests whose references were resolved, so that an internal redirect does not resolve what was
     /// written (Envoy).
     pub(super) mark: String,
-    /// The values of the request that ended last without a response: an internal redirect ends it, and begins
-    /// it again in the same callback of the host's.
-    ended: Option<(u32, Vec<SecretValue>)>,
     tick_period: Span,
     meters: Meters,
     /// Whether shared data may be used: WasmX traps without a zone.
@@ -178,7 +183,6 @@ impl<H: Host + Copy> Plugin<H> {
             looked_for_kong: false,
             refused: false,
             mark,
-            ended: None,
             tick_period,
             meters: Meters::default(),
         }
@@ -210,7 +214,7 @@ impl<H: Host + Copy> Plugin<H> {
         self.with_now(Fetcher::handle_tick);
         self.carry_out();
         self.probe_held_headers();
-        self.advance_woken();
+        self.advance_woken(None);
         self.schedule_tick();
         self.export();
     }
@@ -260,13 +264,17 @@ impl<H: Host + Copy> Plugin<H> {
             self.held_headers.forget(id);
             self.fetcher.forget(id);
             let redirected = !exchange.responded && !exchange.used.is_empty();
-            self.ended = redirected.then_some((id, exchange.used));
+            ENDED.with_borrow_mut(|ended| match redirected {
+                true => ended.insert(self.mark.clone(), (id, exchange.used)),
+                false => ended.remove(&self.mark),
+            });
         }
     }
 
     /// The values of a request that an internal redirect ended; they are masked in the response, too.
     pub(super) fn take_over(&mut self, from: u32, to: u32) {
-        if let Some((id, used)) = self.ended.take()
+        let ended = ENDED.with_borrow_mut(|ended| ended.remove(&self.mark));
+        if let Some((id, used)) = ended
             && id == from
         {
             self.exchanges.entry(to).or_default().used = used;
@@ -275,6 +283,7 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// The root context goes: what it added to the host's gauges goes with it.
     pub(super) fn retire(&mut self) {
+        ENDED.with_borrow_mut(|ended| ended.remove(&self.mark));
         self.with_now(Fetcher::release_leases);
         self.meters.retire(&self.host);
     }

@@ -1,6 +1,7 @@
 //! The SDK's contexts: which callback is for which plugin. Nothing is decided here.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -13,9 +14,10 @@ use super::reply;
 use super::waiting::Flow;
 
 thread_local! {
-    /// WasmX: the request that was refused in the answer to a call. The host goes on with the chain's next
-    /// filter all the same, where a second reply would trap.
-    static REFUSED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// WasmX: the requests that were refused in the answer to a call, as long as the refusing filter has
+    /// their contexts. The host goes on with the chain's next filter all the same, where a second reply would
+    /// trap.
+    static REFUSED: RefCell<BTreeSet<Vec<u8>>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Called once for each VM, before everything else.
@@ -37,6 +39,8 @@ struct Http {
     id: u32,
     host: SdkHost,
     plugin: Shared,
+    /// WasmX: its name in [`REFUSED`].
+    refused: Option<Vec<u8>>,
 }
 
 impl Root {
@@ -57,7 +61,7 @@ fn with<R>(plugin: &Shared, act: impl FnOnce(&mut Plugin<SdkHost>) -> R) -> Opti
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
         with(&self.plugin, |plugin| {
-            plugin.call_answered(Callback::RootAnswer, token, headers, body)
+            plugin.call_answered(None, token, headers, body)
         });
     }
 }
@@ -83,6 +87,7 @@ impl RootContext for Root {
             id,
             host: self.host,
             plugin: Rc::clone(&self.plugin),
+            refused: None,
         }))
     }
 
@@ -100,11 +105,12 @@ impl Drop for Root {
 impl Context for Http {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, _: usize) {
         let refused = with(&self.plugin, |plugin| {
-            plugin.call_answered(Callback::Request, token, headers, body)
+            plugin.call_answered(Some(self.id), token, headers, body)
         });
         if refused == Some(true) && self.host.dialect() == Dialect::WasmX {
             let request = identity_of_request(self.host);
-            REFUSED.with_borrow_mut(|refused| *refused = Some(request));
+            REFUSED.with_borrow_mut(|refused| refused.insert(request.clone()));
+            self.refused = Some(request);
         }
     }
 }
@@ -166,21 +172,18 @@ impl Http {
         if self.host.dialect() == Dialect::Envoy {
             return false;
         }
-        REFUSED.with_borrow_mut(|refused| {
-            let Some(request) = refused.as_ref() else {
-                return false;
-            };
-            let same = *request == identity_of_request(self.host);
-            if !same {
-                *refused = None;
-            }
-            same
+        // Reading the identity takes three host calls.
+        REFUSED.with_borrow(|refused| {
+            !refused.is_empty() && refused.contains(&identity_of_request(self.host))
         })
     }
 }
 
 impl Drop for Http {
     fn drop(&mut self) {
+        if let Some(request) = &self.refused {
+            REFUSED.with_borrow_mut(|refused| refused.remove(request));
+        }
         with(&self.plugin, |plugin| plugin.forget(self.id));
     }
 }

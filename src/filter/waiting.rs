@@ -55,28 +55,36 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// Evaluates the messages for which something has come, oldest first. On Envoy this is for the root
     /// context's callbacks only: making another request the effective one would misdirect what the current
-    /// request's callback does next.
-    pub(super) fn advance_woken(&mut self) {
-        let most = match self.host.dialect() {
-            Dialect::Envoy => self.config.limits.woken_at_once,
-            Dialect::WasmX => usize::MAX,
-        };
-        for _ in 0..most {
+    /// request's callback does next. On WasmX there is only the request whose callback this is: a reply to
+    /// another one would go to this one's client. The others are woken by the answers to their own calls.
+    pub(super) fn advance_woken(&mut self, current: Option<u32>) {
+        if !self.is_envoy() {
+            let woken = std::mem::take(&mut self.woken);
+            if let Some(id) = current.filter(|id| woken.contains(id)) {
+                self.advance_exchange(id);
+            }
+            return;
+        }
+        for _ in 0..self.config.limits.woken_at_once {
             let Some(id) = self.woken.pop_front() else {
                 return;
             };
-            for half in [Half::Request, Half::Response] {
-                let exchange = self.exchanges.get_mut(&id);
-                let Some(waiting) = exchange.and_then(|e| e.waiting(half).take()) else {
-                    continue;
-                };
-                if self.is_envoy() && self.host.focus(id).is_err() {
-                    // The client left, and the host has not deleted the context yet.
-                    self.forget(id);
-                    continue;
-                }
-                self.resume(id, *waiting);
+            self.advance_exchange(id);
+        }
+    }
+
+    fn advance_exchange(&mut self, id: u32) {
+        for half in [Half::Request, Half::Response] {
+            let exchange = self.exchanges.get_mut(&id);
+            let Some(waiting) = exchange.and_then(|e| e.waiting(half).take()) else {
+                continue;
+            };
+            if self.is_envoy() && self.host.focus(id).is_err() {
+                // The client left, and the host has not deleted the context yet.
+                self.forget(id);
+                continue;
             }
+            self.resume(id, *waiting);
         }
     }
 
