@@ -52,21 +52,18 @@ pub(crate) fn run(write: bool, arguments: &[String]) -> Result<()> {
 }
 
 /// The pages with their marked places, and the parts that go there.
-const PAGES: [(&str, &[&str]); 2] = [
-    ("README.md", &["machine", "comparison", "goals", "flood"]),
-    (
-        "docs/benchmark.md",
-        &[
-            "machine",
-            "comparison",
-            "goals",
-            "crossings",
-            "flood",
-            "start",
-            "growth",
-        ],
-    ),
-];
+const PAGES: [(&str, &[&str]); 1] = [(
+    "docs/benchmark.md",
+    &[
+        "machine",
+        "comparison",
+        "goals",
+        "crossings",
+        "flood",
+        "start",
+        "growth",
+    ],
+)];
 
 fn document(out: &Path, size: usize) -> Result<()> {
     for (page, parts) in PAGES {
@@ -83,9 +80,7 @@ fn document(out: &Path, size: usize) -> Result<()> {
     let plot = workspace().join("docs/benchmark.svg");
     fs::copy(out.join("growth.svg"), &plot)
         .with_context(|| format!("writing {}", plot.display()))?;
-    println!(
-        "README.md, docs/benchmark.md and docs/benchmark.svg have it now; the filter has {size} bytes"
-    );
+    println!("docs/benchmark.md and docs/benchmark.svg have it now; the filter has {size} bytes");
     Ok(())
 }
 

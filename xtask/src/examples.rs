@@ -30,6 +30,7 @@ mod workflow;
 const MARK: &str = "pl4nted";
 const WASM: &str = "/etc/envoy/azure_key_vault_filter.wasm";
 const CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+const TOKENS: &str = "/var/run/secrets/azure/tokens";
 
 fn folder(name: &str) -> PathBuf {
     workspace().join("filter-config").join(name)
@@ -48,7 +49,10 @@ fn files(name: &str, ending: &str) -> Vec<PathBuf> {
 fn examples() -> Vec<PathBuf> {
     let folders = ["envoy", "istio", "envoy-gateway", "kong"];
     let all = folders.iter().flat_map(|name| files(name, ".yaml"));
-    all.filter(|path| !path.ends_with("compose.yaml")).collect()
+    // The latter is what a workload identity needs beside the filter.
+    let others = ["compose.yaml", "workload-identity.yaml"];
+    all.filter(|path| !others.iter().any(|other| path.ends_with(other)))
+        .collect()
 }
 
 fn text(path: &Path) -> String {
@@ -221,9 +225,13 @@ fn at_home(name: &str, around: &Surroundings, tools: &Tools) -> Value {
 fn envoy_finds_its_examples_valid() {
     let tools = Tools::find().unwrap();
     let around = Surroundings::start();
+    let tokens = around.folder.path().join("tokens");
+    fs::create_dir(&tokens).unwrap();
+    fs::write(tokens.join("azure-identity-token"), "token").unwrap();
     for path in files("envoy", ".yaml") {
         // As it stands, with the comments and in Envoy's own reading of YAML.
         let text = text(&path)
+            .replace(TOKENS, &tokens.display().to_string())
             .replace(CA, &around.ca())
             .replace(WASM, &tools.filter.display().to_string());
         let copy = around.folder.path().join("example.yaml");
@@ -245,7 +253,7 @@ fn envoy_finds_its_examples_valid() {
         // And it would have said so.
         let broken = fs::read_to_string(&copy)
             .unwrap()
-            .replace("failure_policy:", "failure_polici:");
+            .replace("http_filters:", "http_filterz:");
         fs::write(&copy, broken).unwrap();
         assert!(!validate(&copy).status.success(), "{}", path.display());
     }

@@ -57,7 +57,7 @@ enum Command {
     /// Measures what the filter costs in a real Envoy beside an empty Wasm filter, Lua and
     /// `credential_injector`; about a quarter of an hour in which the machine has nothing else to do.
     Bench {
-        /// Puts what it measured into README.md and docs/benchmark.md.
+        /// Puts what it measured into docs/benchmark.md.
         #[arg(long)]
         write: bool,
         /// Arguments for the bench itself, such as `--part flood`; `--help` tells them.

@@ -1,6 +1,5 @@
-//! Exactly what a request costs: host calls by name, and Wasm instructions. Nobody slows the filter down
-//! unseen: a cost that grows fails here, with the table of all of them. Allocations, which are none, are
-//! counted in `src/filter/gateway/tests.rs`.
+//! Exactly what a request costs: host calls by name, and Wasm instructions. No change slows the filter down
+//! unseen: a cost that grows fails here, with the table of all of them.
 
 mod world;
 
