@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 const MARK: &str = "pl4nted";
+/// Longest time that another client may wait. The old filter blocked a worker for 5 to 11 s; what a request
+/// costs is counted in instructions elsewhere, since this machine may be busy.
+const OTHERS_WAIT: Duration = Duration::from_secs(3);
 /// Growth that one request may cause, in KiB.
 const ONE_REQUEST: u64 = 16 << 10;
 /// Growth that all waiting messages may cause: their budget, in KiB.
@@ -132,7 +135,7 @@ impl Target {
         let worst = others.asking.join().expect("the others ran");
         let worst = worst.unwrap_or_else(|error| panic!("{what}: {error:#}"));
         assert!(
-            worst < Duration::from_secs(1),
+            worst < OTHERS_WAIT,
             "{what}: another client waited {worst:?}"
         );
         let grown = self.grown();

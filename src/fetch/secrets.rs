@@ -359,7 +359,7 @@ impl Fetcher {
                     fetched_at: now.time,
                 };
                 if let (Some(&identity), Some(token)) = (self.identity_of.get(key.vault), token) {
-                    self.token_accepted(identity, key.vault, token);
+                    self.token_accepted((identity, key.vault), token, now);
                 }
                 self.secret_found(lane, key, id, found, now);
             }
@@ -428,7 +428,7 @@ impl Fetcher {
         };
         let flight = self.flights.get_mut(&(lane, Subject::Secret(key.clone())));
         let first = flight.is_some_and(|f| !std::mem::replace(&mut f.renewed_token, true));
-        if first && self.drop_refused_token((identity, key.vault), token, claims, now.time) {
+        if first && self.drop_refused_token((identity, key.vault), token, claims, now) {
             return self.call_secret(lane, key, None, now);
         }
         let Some(refusal) = self.refusals.get_mut(key.vault) else {

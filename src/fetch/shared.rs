@@ -173,6 +173,9 @@ pub(super) fn get_record(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name) ->
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) at: Timestamp,
+    /// Vaults, by their places in the configuration, that accepted it: one that refuses it later may have seen
+    /// it revoked.
+    pub(super) accepted: Vec<usize>,
 }
 
 pub(super) fn pack_token(name: &Name, held: &Held) -> Zeroizing<Vec<u8>> {
@@ -181,19 +184,27 @@ pub(super) fn pack_token(name: &Name, held: &Held) -> Zeroizing<Vec<u8>> {
     packer.number(held.token.renew_at.0);
     packer.number(held.token.expires_at.0);
     packer.bytes(held.token.value.expose());
+    for vault in &held.accepted {
+        packer.number(*vault as u64);
+    }
     packer.finish()
 }
 
 pub(super) fn unpack_token(name: &Name, entry: &[u8]) -> Option<Held> {
     let mut unpacker = Unpacker::new(&name.whole, entry)?;
-    Some(Held {
+    let mut held = Held {
         at: Timestamp(unpacker.number()?),
         token: Token {
             renew_at: Timestamp(unpacker.number()?),
             expires_at: Timestamp(unpacker.number()?),
             value: SecretValue::new(unpacker.bytes()?.to_vec()),
         },
-    })
+        accepted: Vec::new(),
+    };
+    while let Some(vault) = unpacker.number() {
+        held.accepted.extend(usize::try_from(vault));
+    }
+    Some(held)
 }
 
 /// The right to fetch, until it ends or is released. Only its owner has it, so only its owner can release it.

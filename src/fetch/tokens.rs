@@ -19,8 +19,6 @@ pub(super) struct TokenState {
     pub(super) refused: Option<SecretValue>,
     pub(super) failure: Option<(Failure, Failed)>,
     pub(super) used: bool,
-    /// Vaults that accepted the token that is held: one that refuses it later may have seen it revoked.
-    accepted: Vec<usize>,
     progress: Progress,
     rate: Rate,
 }
@@ -32,7 +30,6 @@ impl TokenState {
             refused: None,
             failure: None,
             used: false,
-            accepted: Vec::new(),
             progress: Progress::default(),
             rate: Rate {
                 burst: limits.token_burst,
@@ -279,13 +276,13 @@ impl Fetcher {
                 let held = Held {
                     token,
                     at: now.time,
+                    accepted: Vec::new(),
                 };
                 shared::put_sealed(now, sealer, &name, &shared::pack_token(&name, &held));
                 state.held = Some(held);
                 state.refused = None;
                 state.failure = None;
                 state.used = false;
-                state.accepted.clear();
                 self.finish_token(lane, identity, None, now);
             }
             Ok(None) => {
@@ -345,18 +342,49 @@ impl Fetcher {
         }
     }
 
-    /// A vault answered with a secret to this token.
-    pub(super) fn token_accepted(&mut self, identity: usize, vault: usize, token: &SecretValue) {
-        if let Some(state) = self.tokens.get_mut(identity)
-            && state
-                .held
-                .as_ref()
-                .is_some_and(|held| held.token.value == *token)
-        {
-            if !state.accepted.contains(&vault) {
-                state.accepted.push(vault);
-            }
+    /// A vault answered with a secret to this token. All workers shall know, the first time.
+    pub(super) fn token_accepted(
+        &mut self,
+        (identity, vault): (usize, usize),
+        token: &SecretValue,
+        now: &Now<'_>,
+    ) {
+        let (Some(who), Some(state)) =
+            (self.identities.get(identity), self.tokens.get_mut(identity))
+        else {
+            return;
+        };
+        let same = |held: &&mut Held| held.token.value == *token;
+        let Some(held) = state.held.as_mut().filter(same) else {
+            return;
+        };
+        if !held.accepted.contains(&vault) {
+            held.accepted.push(vault);
+            let name = Name::of_token(who);
+            let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+            shared::put_sealed(now, sealer, &name, &shared::pack_token(&name, held));
         }
+    }
+
+    /// Whether this vault accepted the token that is held, here or in another worker.
+    fn was_accepted(&self, (identity, vault): (usize, usize), now: &Now<'_>) -> bool {
+        let held = self
+            .tokens
+            .get(identity)
+            .and_then(|state| state.held.as_ref());
+        let (Some(who), Some(held)) = (self.identities.get(identity), held) else {
+            return false;
+        };
+        let shared = || {
+            let name = Name::of_token(who);
+            let sealer = self.sealers.get(identity).and_then(Option::as_ref);
+            let entry = shared::get(now, sealer, &name)?;
+            shared::unpack_token(&name, &entry)
+        };
+        held.accepted.contains(&vault)
+            || shared().is_some_and(|other| {
+                other.token.value == held.token.value && other.accepted.contains(&vault)
+            })
     }
 
     /// Takes a refused token out of use. Whether another one may be asked for: not within a minute of the
@@ -367,9 +395,10 @@ impl Fetcher {
         (identity, vault): (usize, usize),
         refused: Option<&SecretValue>,
         claims: Option<String>,
-        now: Timestamp,
+        now: &Now<'_>,
     ) -> bool {
         const YOUNG: Span = Span::seconds(60);
+        let accepted = self.was_accepted((identity, vault), now);
         let Some(state) = self.tokens.get_mut(identity) else {
             return false;
         };
@@ -380,8 +409,8 @@ impl Fetcher {
             // A newer one is there already.
             return true;
         }
-        let young = held.at <= now && held.at.age(now) < YOUNG;
-        if claims.is_none() && young && !state.accepted.contains(&vault) {
+        let young = held.at <= now.time && held.at.age(now.time) < YOUNG;
+        if claims.is_none() && young && !accepted {
             return false;
         }
         // It may have been one of another tenant: the vault is asked again.
