@@ -1,7 +1,4 @@
-//! Bodies in which references are resolved: which kinds there are, and the texts in them that may hold a
-//! reference. It changes nothing and knows no secrets.
-
-use core::ops::Range;
+//! Bodies in which references are resolved: which kinds there are. It changes nothing and knows no secrets.
 
 use mediatype::{MediaType, ReadParams as _, names::CHARSET};
 
@@ -111,47 +108,6 @@ impl Kind {
     }
 }
 
-/// The string values of a JSON text that may hold a reference, with their quotes: those that have a backslash
-/// or a brace in them. It does not care whether the rest is valid, and how deep it is: what is written back
-/// is in the same quotes, whatever they mean to the reader.
-pub fn json_strings(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
-    let mut at = 0;
-    core::iter::from_fn(move || {
-        loop {
-            let start = find(text, at, b'"')?;
-            let end = string_end(text, start)?;
-            at = end;
-            let inner = text.get(start..end).unwrap_or_default();
-            if memchr::memchr2(b'\\', b'{', inner).is_some() && !is_key(text, end) {
-                return Some(start..end);
-            }
-        }
-    })
-}
-
-fn find(text: &[u8], from: usize, byte: u8) -> Option<usize> {
-    memchr::memchr(byte, text.get(from..)?).map(|at| from + at)
-}
-
-/// Behind the closing quote of the string that begins at `start`.
-fn string_end(text: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + 1;
-    loop {
-        let rest = text.get(at..)?;
-        let found = memchr::memchr2(b'"', b'\\', rest)?;
-        at += found + 1;
-        if rest.get(found) == Some(&b'"') {
-            return Some(at);
-        }
-        at += 1;
-    }
-}
-
-fn is_key(text: &[u8], end: usize) -> bool {
-    let rest = text.get(end..).unwrap_or_default();
-    rest.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,13 +153,5 @@ mod tests {
         ] {
             assert_eq!(is_open_ended(text.as_bytes()), open, "{text}");
         }
-    }
-
-    #[test]
-    fn string_values_with_braces_or_escapes_are_found_at_any_depth() {
-        let text = br#"{"{key}":"{a}","b":[["\u007b","plain",{"c" : "{d\"e}"}]],"n":1}"#;
-        let values: Vec<&[u8]> = json_strings(text).map(|at| &text[at]).collect();
-        let expected: [&[u8]; 3] = [b"\"{a}\"", b"\"\\u007b\"", b"\"{d\\\"e}\""];
-        assert_eq!(values, expected);
     }
 }

@@ -15,6 +15,11 @@ pub struct Limits {
     /// References to resolve in one message, over all of its headers, its query and its body; beyond, 431
     /// (headers), 414 (query) or 413 (body). Real messages have a handful.
     pub references: usize,
+    /// Texts in one message that begin like a reference, those too that stay text; beyond, refused like too many
+    /// references. It bounds what reading them costs.
+    pub candidates: usize,
+    /// Keys of one reference of a client, the way into a nested JSON secret; one with more stays text.
+    pub reference_keys: usize,
     /// Bytes that one worker holds for messages that wait and for responses that are collected; beyond,
     /// requests that would have to wait are answered 503 with `Retry-After`. Envoy gives a VM 1 GiB.
     pub held_bytes: usize,
@@ -68,6 +73,8 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             header_bytes: 64 << 10,
             references: 100,
+            candidates: 1_000,
+            reference_keys: 16,
             held_bytes: 64 << 20,
             masked_bytes_held: 256 << 10,
             masked_value_bytes: 64 << 10,

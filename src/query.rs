@@ -16,6 +16,17 @@ pub struct Parameter<'a> {
 }
 
 impl<'a> Parameter<'a> {
+    /// The parameter of this text, which holds no `&`.
+    #[must_use]
+    pub fn of(raw: &'a [u8]) -> Self {
+        let mut halves = raw.splitn(2, |b| *b == b'=');
+        Self {
+            raw,
+            name: halves.next().unwrap_or_default(),
+            value: halves.next(),
+        }
+    }
+
     /// The name, decoded.
     #[must_use]
     pub fn name(&self) -> Cow<'a, [u8]> {
@@ -39,14 +50,7 @@ impl<'a> Parameter<'a> {
 /// The parameters in their order. An empty text has none; `a&&b` has an empty one in the middle.
 pub fn parameters(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     let parts = text.split(|b| *b == b'&');
-    parts.filter(|_| !text.is_empty()).map(|raw| {
-        let mut halves = raw.splitn(2, |b| *b == b'=');
-        Parameter {
-            raw,
-            name: halves.next().unwrap_or_default(),
-            value: halves.next(),
-        }
-    })
+    parts.filter(|_| !text.is_empty()).map(Parameter::of)
 }
 
 /// The parameters with the range of bytes where each stands.

@@ -80,6 +80,8 @@ pub const TOP_LEVEL: &[Limit] = &[
 pub const LIMITS: &[Limit] = &[
     limit!("header_bytes", header_bytes, 1, 1 << 20, "Longest header value, or query, that resolving may make, in bytes. Beyond: `not_representable`."),
     limit!("references", references, 1, 10_000, "References to resolve in one message. Beyond: 431 (headers), 414 (query) or 413 (body)."),
+    limit!("candidates", candidates, 1, 100_000, "Texts in one message that begin like a reference, those too that stay text. Beyond: refused like too many references."),
+    limit!("reference_keys", reference_keys, 1, 1_000, "Keys of one reference of a client, the way into a nested JSON secret. One with more stays text."),
     limit!("held_bytes", held_bytes, 1, 512 << 20, "Bytes that one worker holds for messages that wait and for responses that are collected. Beyond: 503 with Retry-After for requests that would have to wait."),
     limit!("masked_bytes_held", masked_bytes_held, 1, 64 << 20, "Bytes of one response that masking holds back at most. What exceeds that goes on masked."),
     limit!("masked_value_bytes", masked_value_bytes, 1, 1 << 20, "Bytes of one message's values that masking looks for exactly. Of the longest values beyond: after their beginning, what may be the rest is masked, which may be more."),

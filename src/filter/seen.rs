@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 use super::prepared::PreparedHeader;
-use crate::message::find::Count;
+use crate::message::find::{self, Count};
 use crate::message::{Denial, Place};
 use crate::time::Timestamp;
 
@@ -80,8 +80,12 @@ impl Seen {
         work_out: impl FnOnce(&mut Count) -> Result<Option<Place>, Denial>,
     ) -> Result<Option<Place>, Denial> {
         match self.known(name, value) {
-            Known::Nothing => return Ok(None),
+            Known::Nothing => {
+                count.parsed += find::starts_in_header(value);
+                return Ok(None);
+            }
             Known::Header(header, _) => {
+                count.parsed += find::starts_in_header(value);
                 count.changed += header.place.references();
                 return Ok(Some(header.place.clone()));
             }

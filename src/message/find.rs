@@ -3,14 +3,16 @@
 
 use std::ops::Range;
 
-use super::scan::Scan;
+use super::names::{Name, Names};
+use super::scan::{self, Scan};
+use super::strings;
 use super::{Denial, Field, Place, Spot, Target, Within};
-use crate::body::{self, Kind};
+use crate::body::Kind;
 use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, Rules};
 use crate::failure::Reason;
 use crate::fetch::Want;
-use crate::filter::header_map::{HeaderMap, Hit};
+use crate::filter::header_map::Hit;
 use crate::filter::seen::Seen;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
@@ -19,8 +21,8 @@ use crate::reference::Reference;
 use crate::template::{Part, Template};
 use crate::time::Span;
 
-/// References that stay text are parsed too, so they have a limit: this many times that of the others.
-const STAY_TEXT: usize = 10;
+/// A reference may give each of its four options once.
+const OPTIONS: usize = 4;
 
 /// Counts the references of one message over its headers, its query and its body. The first one beyond the
 /// limit ends the search.
@@ -28,14 +30,14 @@ const STAY_TEXT: usize = 10;
 pub struct Count {
     /// Those that are resolved, and escaped ones.
     pub changed: usize,
-    /// All that were parsed.
+    /// All texts that begin like a reference, also those that end too early.
     pub parsed: usize,
 }
 
 impl Count {
     fn check(self, config: &Config, within: Within) -> Result<(), Denial> {
-        let most = config.limits.references;
-        if self.changed > most || self.parsed > most.saturating_mul(STAY_TEXT) {
+        let limits = &config.limits;
+        if self.changed > limits.references || self.parsed > limits.candidates {
             return Err(Denial::within(Reason::TooManyReferences, within));
         }
         Ok(())
@@ -82,11 +84,12 @@ impl<'a> Search<'a> {
         within: Within,
     ) -> Result<Vec<Spot>, Denial> {
         let mut spots = Vec::new();
-        for found in Scan::new(text, range, encoding) {
+        let mut scan = Scan::new(text, range, encoding);
+        for found in scan.by_ref() {
+            self.count.parsed += 1;
             let spot = match found.backslash {
                 Some(at) => Some(Spot { at, secret: None }),
                 None => {
-                    self.count.parsed += 1;
                     let want = self.want(&found.text);
                     want.map(|want| Spot {
                         at: found.at,
@@ -100,10 +103,15 @@ impl<'a> Search<'a> {
             }
             self.count.check(self.config, within)?;
         }
+        self.count.parsed += usize::from(scan.is_unfinished());
+        self.count.check(self.config, within)?;
         Ok(spots)
     }
 
     fn want(&self, text: &[u8]) -> Option<Want> {
+        if !may_be_wanted(self.config, text) {
+            return None;
+        }
         let reference = Reference::parse(std::str::from_utf8(text).ok()?).ok()?;
         clients_want(self.config, self.allow, &reference)
     }
@@ -121,23 +129,23 @@ impl<'a> Search<'a> {
     ) -> Result<Vec<Place>, Denial> {
         let mut found: Vec<Place> = Vec::new();
         let headers = references.map();
+        let mut names = Names::of(headers);
         for (name, value) in references.pairs(Template::first_start) {
-            let known = |place: &Place| matches!(&place.target, Target::Header(n) if n.eq_ignore_ascii_case(name));
-            if !is_for_clients(rules, name) || found.iter().any(known) {
+            if !is_for_clients(rules, name) {
                 continue;
             }
-            let place = if headers.repeats(name) {
-                self.header(name, headers)?
-            } else {
-                seen.header(name, value, &mut self.count, |count| {
+            let place = match names.next(name) {
+                Name::Done => continue,
+                Name::Repeated => self.header(name, headers.all_of(name))?,
+                Name::Alone => seen.header(name, value, &mut self.count, |count| {
                     let mut alone = Search {
                         count: *count,
                         ..*self
                     };
-                    let place = alone.header(name, headers);
+                    let place = alone.header(name, std::iter::once(value));
                     *count = alone.count;
                     place
-                })?
+                })?,
             };
             self.count.check(self.config, Within::Headers)?;
             found.extend(place);
@@ -146,9 +154,13 @@ impl<'a> Search<'a> {
     }
 
     /// A header with all of its values, if one of them holds a reference that may be resolved.
-    fn header(&mut self, name: &[u8], headers: HeaderMap<'_>) -> Result<Option<Place>, Denial> {
+    fn header<'v>(
+        &mut self,
+        name: &[u8],
+        values: impl Iterator<Item = &'v [u8]>,
+    ) -> Result<Option<Place>, Denial> {
         let mut fields = Vec::new();
-        for value in headers.all_of(name) {
+        for value in values {
             let spots = self.spots(value, 0..value.len(), Encoding::Header, Within::Headers)?;
             fields.push(Field {
                 text: Some(value.to_vec()),
@@ -224,7 +236,7 @@ impl<'a> Search<'a> {
         let mut fields = Vec::new();
         let encoding = match kind {
             Kind::Json => {
-                for at in body::json_strings(text) {
+                for at in strings::with_starts(text) {
                     let inner = at.start + 1..at.end - 1;
                     let spots = self.spots(text, inner, Encoding::Json, Within::Body)?;
                     if !spots.is_empty() {
@@ -238,7 +250,7 @@ impl<'a> Search<'a> {
                 Encoding::Json
             }
             Kind::Form => {
-                for (at, parameter) in query::ranges(text) {
+                for (at, parameter) in parameters_with_starts(text) {
                     fields.extend(self.parameter(text, at, &parameter, Within::Body)?);
                 }
                 Encoding::Form
@@ -281,6 +293,54 @@ impl Place {
         let name = Target::Header(name.as_bytes().to_vec());
         Self::of(name, Encoding::Header, vec![field])
     }
+}
+
+/// How often a text of a header begins like a reference, as [`Count::parsed`] counts it.
+#[must_use]
+pub(crate) fn starts_in_header(value: &[u8]) -> usize {
+    let mut scan = Scan::new(value, 0..value.len(), Encoding::Header);
+    scan.by_ref().count() + usize::from(scan.is_unfinished())
+}
+
+/// The parameters of a form in which a reference begins: looked for from there, since a form may have as many
+/// parameters as bytes.
+fn parameters_with_starts(
+    text: &[u8],
+) -> impl Iterator<Item = (Range<usize>, query::Parameter<'_>)> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let (at, _) = scan::first_start(text, from, Encoding::Form)?;
+        let before = text.get(from..at)?;
+        let start = memchr::memrchr(b'&', before).map_or(from, |and| from + and + 1);
+        let behind = text.get(at..)?;
+        let end = memchr::memchr(b'&', behind).map_or(text.len(), |and| at + and);
+        from = end + 1;
+        Some((start..end, query::Parameter::of(text.get(start..end)?)))
+    })
+}
+
+/// What can be seen of a reference before it is parsed, which costs far more: whether a vault has its prefix,
+/// and that it has no more keys and options than any that is resolved. What is not certain passes.
+fn may_be_wanted(config: &Config, text: &[u8]) -> bool {
+    let inner = text.strip_prefix(b"{vault://").unwrap_or_default();
+    let until = |text: &[u8], mark: u8| memchr::memchr(mark, text).unwrap_or(text.len());
+    let (inner, _) = inner.split_at(until(inner, b'#'));
+    let (authority, path) = inner.split_at(until(inner, b'/'));
+    let (path, options) = path.split_at(until(path, b'?'));
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let prefix = std::str::from_utf8(authority).unwrap_or_default();
+    if authority.iter().all(is_plain) && config.vault_index(prefix).is_none() {
+        return false;
+    }
+    let keys = path
+        .split(|byte| *byte == b'/')
+        .filter(|key| !key.is_empty());
+    // The first one is the secret's name.
+    let keys = keys.skip(1).take(config.limits.reference_keys + 1).count();
+    let options = options.get(1..).unwrap_or_default();
+    let named = |option: &&[u8]| !matches!(option.first(), None | Some(b'='));
+    let options = options.split(|byte| *byte == b'&').filter(named);
+    keys <= config.limits.reference_keys && options.take(OPTIONS + 1).count() <= OPTIONS
 }
 
 /// A value that the operator wrote, behind `text`. Without a reference it is a fixed text, which is fine.

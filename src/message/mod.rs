@@ -3,8 +3,10 @@
 //! secrets are fetched: [`Cache`] is all that it needs.
 
 pub mod find;
+mod names;
 pub mod render;
 mod scan;
+mod strings;
 
 use std::ops::Range;
 

@@ -49,6 +49,7 @@ fn config(limit: usize) -> Config {
     let parsed = Config::parse(text.to_string().as_bytes(), &|_| None);
     let mut config = parsed.unwrap_or_else(|problems| panic!("{problems:?}"));
     config.limits.references = limit;
+    config.limits.candidates = 10 * limit;
     config
 }
 
