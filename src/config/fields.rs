@@ -234,6 +234,7 @@ const ALLOW: Field = field(
 pub const REQUEST_SET: &[Field] = &[
     SET_HEADERS,
     field("query", Shape::Parameters, "Names of query parameters, and texts with references.").example(r#"{ "api-key": "{vault://payments/search-key}" }"#),
+    field("keep_underscores", Shape::Boolean, "Whether a client's header that differs from one in headers by `_` in place of `-` goes on. Upstreams like CGI take both for one.").default("false").example("true"),
 ];
 
 /// An object of the configuration.

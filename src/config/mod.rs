@@ -139,6 +139,8 @@ pub struct Rules {
     pub resolve_body: MediaTypes,
     /// Which references from the traffic may be resolved.
     pub allow: Policy,
+    /// Whether a client's header goes on that differs from one of `set_headers` by `_` in place of `-`.
+    pub keep_underscores: bool,
     /// What is done with a request's body that is longer than `max_body_bytes`.
     pub on_too_large: TooLarge,
 }
