@@ -9,7 +9,6 @@
     )
 )]
 
-
 mod answer;
 mod audit;
 mod calls;

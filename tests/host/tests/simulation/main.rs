@@ -21,7 +21,7 @@ use world::{BOTH, MARK, World, say};
 /// Requests in one run, over both dialects; more by `AKV_REQUESTS`.
 const REQUESTS: usize = 100_000;
 const STEPS: usize = 500;
-/// More than any limit of the configuration.
+/// Far more than the small limits.
 const OPEN_SECRETS: usize = 12;
 
 /// What happened in all simulations together.
@@ -48,6 +48,8 @@ struct Rules {
     redact: bool,
     hold_headers: bool,
     body_limit: usize,
+    /// The caches' limits are far below the number of secrets.
+    small_limits: bool,
     /// There is a second filter in the chain.
     second: bool,
 }
@@ -55,6 +57,11 @@ struct Rules {
 impl Rules {
     fn longest(&self) -> Option<u64> {
         Some(self.ttl? + self.resurrect)
+    }
+
+    /// A response's pieces are held by a filter that masks: no real buffer is smaller.
+    fn response_limit(&self) -> usize {
+        self.body_limit.max(16 << 10)
     }
 }
 
@@ -84,10 +91,17 @@ struct Simulation {
     faults: BTreeMap<&'static str, usize>,
 }
 
-/// Small limits, so that random traffic crosses them: once the configuration has the fields of
-/// `src/limits.rs` as `limits`, they come here.
-fn with_small_limits(configuration: Value, _random: &mut fastrand::Rng) -> Value {
-    configuration
+/// Limits that random traffic crosses all the time.
+fn small_limits() -> Value {
+    const SMALL: [&str; 6] = [
+        "cached_secrets",
+        "cached_misses",
+        "shared_entries",
+        "views",
+        "memo_entries",
+        "woken_at_once",
+    ];
+    SMALL.into_iter().map(|name| (name, 3)).collect()
 }
 
 /// What all filters of a chain have in common.
@@ -105,6 +119,7 @@ fn rules(random: &mut fastrand::Rng, dialect: Dialect, planted: Option<Planted>)
         redact: random.bool() && masks,
         hold_headers: dialect == Dialect::Envoy && random.bool(),
         body_limit: one(random, &[1000, 16 << 10, 1 << 20]),
+        small_limits: random.bool(),
         second,
     };
     let vault = json!({ "ttl": ttl, "resurrect_ttl": resurrect, "neg_ttl": one(random, &[0, 1, 30]),
@@ -118,7 +133,10 @@ fn rules(random: &mut fastrand::Rng, dialect: Dialect, planted: Option<Planted>)
     configuration["response"] = json!({ "redact": rules.redact });
     configuration["request"]["resolve"]["query"] = json!(["key"]);
     configuration["request"]["resolve"]["body"] = json!(["application/json"]);
-    (rules, with_small_limits(configuration, random))
+    if rules.small_limits {
+        configuration["limits"] = small_limits();
+    }
+    (rules, configuration)
 }
 
 /// The second filter's part: a header of its own.
@@ -144,6 +162,7 @@ impl Simulation {
             settings.zone = Some(one(&mut random, &[4_000, 1 << 20]));
             settings.hold_headers = rules.hold_headers;
             settings.body_limit = rules.body_limit;
+            settings.response_limit = rules.response_limit();
             settings.proxy_buffering = random.bool();
             if rules.second {
                 let second = world::for_dialect(dialect, second(&configuration));
@@ -160,7 +179,7 @@ impl Simulation {
         });
         // A host reads no more at once than its buffer takes, and a filter may hold a piece for the next one.
         let most = match dialect {
-            Dialect::Envoy => rules.body_limit / 4,
+            Dialect::Envoy => rules.response_limit() / 4,
             Dialect::Wasmx => usize::MAX,
         };
         let upstream = traffic::echo(&mut world.gateway, seed, most);
@@ -423,12 +442,12 @@ impl Simulation {
     fn finish(&mut self, stats: &mut Stats) {
         self.calm_down();
         self.nothing_waits();
+        // Nothing was punished, no callback panicked, nothing secret is in the log.
+        self.world.check();
         self.every_request_arrives_by_the_rules(stats);
         self.every_answer_arrives_by_the_rules(stats);
         self.nothing_unlisted_is_fetched();
         self.azure_is_not_stormed();
-        // Nothing was punished, no callback panicked, nothing secret is in the log.
-        self.world.check();
         stats.simulations += 1;
         stats.requests += self.asked.len();
         stats.calls += self.world.azure.calls().len();
@@ -507,32 +526,17 @@ fn complaint(dialect: Dialect, planted: Planted) -> String {
 
 #[test]
 fn planted_bugs_are_found() {
-    let kinds: [(Planted, &[&str]); 5] = [
-        (Planted::Hang, &["hang"]),
-        (Planted::Leak, &["in the log"]),
-        (
-            Planted::Panic,
-            &[
-                "panicked",
-                "was let through",
-                "by no one",
-                "was reset",
-                "without the operator",
-            ],
-        ),
-        (Planted::Stale, &["ms ago"]),
-        (
-            Planted::Mixed,
-            &["another's value", "is no value", "became"],
-        ),
+    let kinds = [
+        (Planted::Hang, "these requests hang"),
+        (Planted::Leak, "in the log"),
+        (Planted::Panic, "panicked: a planted bug"),
+        (Planted::Stale, "ms ago"),
+        (Planted::Mixed, "another's value"),
     ];
     for dialect in BOTH {
-        for (planted, words) in kinds {
+        for (planted, word) in kinds {
             let text = complaint(dialect, planted);
-            assert!(
-                words.iter().any(|word| text.contains(word)),
-                "{dialect:?} {planted:?}: {text}"
-            );
+            assert!(text.contains(word), "{dialect:?} {planted:?}: {text}");
             say(&format!("{dialect:?} {planted:?}: found"));
         }
     }

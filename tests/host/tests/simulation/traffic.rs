@@ -46,6 +46,11 @@ pub(crate) struct Asked {
     pub(crate) frames: usize,
 }
 
+/// A response's trailers come as a surprise.
+pub(crate) fn has_unannounced_trailers(response: &Response) -> bool {
+    !response.trailers.is_empty() && response.headers.get("trailer").is_none()
+}
+
 /// What the upstream got and said, by the requests' numbers.
 #[derive(Default)]
 pub(crate) struct Upstream {
@@ -226,7 +231,13 @@ fn answer(random: &mut fastrand::Rng, sent: &Sent, longest: usize) -> Response {
             let length = echo.len().to_string();
             response.headers.push("content-length", length.as_bytes());
         }
-        3 => response = response.with_trailers(&[("x-end", "1")]),
+        3 => {
+            response = response.with_trailers(&[("x-end", "1")]);
+            // Most upstreams announce them; of those that do not, masking may have to reset the response.
+            if random.u8(..8) > 0 {
+                response.headers.push("trailer", b"x-end");
+            }
+        }
         4 => response.status = one(random, &[200, 204, 304, 500]),
         _ => {}
     }
