@@ -13,9 +13,11 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use envoy_test::emulator::AppRegistration;
+use envoy_test::world::{CLIENT_SECRET, TENANT};
 use proxy_wasm_host::{Dialect, Ending, Outcome, Planted, Response, StreamId, azure};
 use serde_json::{Value, json};
-use traffic::{Asked, FRAME, Kind, SECOND, Upstream, one};
+use traffic::{Asked, FRAME, Kind, SECOND, Upstream, one, vault_and_name};
 use world::{BOTH, MARK, World, say};
 
 /// Requests in one run, over both dialects; more by `AKV_REQUESTS`.
@@ -23,6 +25,10 @@ const REQUESTS: usize = 100_000;
 const STEPS: usize = 500;
 /// Far more than the small limits.
 const OPEN_SECRETS: usize = 12;
+/// Of the second vault, under the same names.
+const SECONDS_SECRETS: usize = 4;
+/// The identity of the second vault.
+const SECOND_CLIENT: &str = "5ec0ad00-0000-4000-8000-000000000002";
 
 /// What happened in all simulations together.
 #[derive(Default, Debug)]
@@ -128,7 +134,9 @@ fn rules(random: &mut fastrand::Rng, dialect: Dialect, planted: Option<Planted>)
     if rules.set {
         request["set"] = json!({ "headers": { "authorization": "Bearer {vault://azure/db}" } });
     }
+    request["resolve"]["allow"] = json!(["azure/db", "azure/open-*", "second/open-*"]);
     let mut configuration = world::configuration(&vault, &request);
+    add_second_vault(&mut configuration);
     configuration["on_error"] = json!(rules.on_error);
     configuration["response"] = json!({ "redact": rules.redact });
     configuration["request"]["resolve"]["query"] = json!(["key"]);
@@ -139,13 +147,24 @@ fn rules(random: &mut fastrand::Rng, dialect: Dialect, planted: Option<Planted>)
     (rules, configuration)
 }
 
+/// A vault with an identity of its own, and for the rest like the first one.
+fn add_second_vault(configuration: &mut Value) {
+    let mut second = configuration["vaults"][0].clone();
+    second["prefix"] = json!("second");
+    second["config"]["vault_uri"] = json!("https://second.vault.azure.net");
+    second["config"]["client_id"] = json!(SECOND_CLIENT);
+    if let Some(vaults) = configuration["vaults"].as_array_mut() {
+        vaults.push(second);
+    }
+}
+
 /// The second filter's part: a header of its own.
 fn second(configuration: &Value) -> Value {
-    let mut configuration = configuration.clone();
-    configuration["request"] = json!({
-        "resolve": { "headers": [SECOND], "allow": ["azure/db", "azure/open-*"] }
+    let mut second = configuration.clone();
+    second["request"] = json!({
+        "resolve": { "headers": [SECOND], "allow": configuration["request"]["resolve"]["allow"] }
     });
-    configuration
+    second
 }
 
 impl Simulation {
@@ -184,8 +203,15 @@ impl Simulation {
         };
         let upstream = traffic::echo(&mut world.gateway, seed, most);
         let started = world.gateway.now();
-        let mut secrets: Vec<String> = (0..OPEN_SECRETS).map(|n| format!("open-{n}")).collect();
-        secrets.extend(["db".to_owned(), "closed".to_owned()]);
+        world.azure.add_app(AppRegistration {
+            tenant: TENANT.to_owned(),
+            client_id: SECOND_CLIENT.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+        });
+        let first = (0..OPEN_SECRETS).map(|n| format!("azure/open-{n}"));
+        let seconds = (0..SECONDS_SECRETS).map(|n| format!("second/open-{n}"));
+        let mut secrets: Vec<String> = first.chain(seconds).collect();
+        secrets.extend(["azure/db".to_owned(), "azure/closed".to_owned()]);
         let mut simulation = Self {
             random,
             world,
@@ -209,10 +235,13 @@ impl Simulation {
     }
 
     fn rotate(&mut self, secret: &str) {
-        let value = format!("{MARK}-{secret}#{}", self.versions.len());
+        let (vault, name) = vault_and_name(secret);
+        let value = format!("{MARK}-{vault}-{name}#{}", self.versions.len());
         self.end(secret);
         self.world.azure.set_time(self.world.gateway.now() / 1000);
-        self.world.azure.set_secret(secret, &value);
+        let vault = if vault == "azure" { "default" } else { vault };
+        let body = json!({ "value": value });
+        self.world.azure.set_secret_in(vault, name, &body);
         self.versions.push(Version {
             secret: secret.to_owned(),
             value,
@@ -256,9 +285,11 @@ impl Simulation {
             }
             890..=899 => {
                 let secret = self.secret();
-                self.end(&secret);
-                self.world.azure.delete_secret(&secret);
-                self.fault("secret deleted");
+                if let ("azure", name) = vault_and_name(&secret) {
+                    self.end(&secret);
+                    self.world.azure.delete_secret(name);
+                    self.fault("secret deleted");
+                }
             }
             900..=929 => {
                 let back = self.random.usize(1..4);
@@ -447,6 +478,7 @@ impl Simulation {
         self.every_request_arrives_by_the_rules(stats);
         self.every_answer_arrives_by_the_rules(stats);
         self.nothing_unlisted_is_fetched();
+        self.each_token_goes_to_its_own_vault();
         self.azure_is_not_stormed();
         stats.simulations += 1;
         stats.requests += self.asked.len();
@@ -492,7 +524,7 @@ fn run(dialect: Dialect) {
     }
     say(&format!("{dialect:?}: {stats:?}"));
     assert!(
-        stats.resolved > stats.requests / 10,
+        only.is_some() || stats.resolved > stats.requests / 10,
         "the simulations resolve something"
     );
 }

@@ -62,6 +62,11 @@ pub(crate) fn one<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
 }
 
+/// Of a secret's name with its vault's prefix.
+pub(crate) fn vault_and_name(secret: &str) -> (&str, &str) {
+    secret.split_once('/').expect("prefix/name")
+}
+
 pub(crate) fn percent(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
@@ -74,11 +79,11 @@ pub(crate) fn number(sent: &Sent) -> usize {
 fn text(random: &mut fastrand::Rng, secret: &str) -> String {
     match random.u8(..10) {
         0 => "no reference".to_owned(),
-        1 => format!("{{vault://other/{secret}}}"),
-        2 => format!("{{vault://azure/{secret}"),
-        3 => format!("a {{vault://azure/{secret}}} z"),
-        4 => format!("\\{{vault://azure/{secret}}}"),
-        _ => format!("{{vault://azure/{secret}}}"),
+        1 => format!("{{vault://other/{}}}", vault_and_name(secret).1),
+        2 => format!("{{vault://{secret}"),
+        3 => format!("a {{vault://{secret}}} z"),
+        4 => format!("\\{{vault://{secret}}}"),
+        _ => format!("{{vault://{secret}}}"),
     }
 }
 
