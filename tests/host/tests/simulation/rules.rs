@@ -103,7 +103,9 @@ impl Simulation {
     fn may_be_cut(&self, number: usize) -> bool {
         let upstream = self.upstream.borrow();
         let said = upstream.said.get(&number);
-        self.rules.redact && said.is_some_and(traffic::has_unannounced_trailers)
+        let log = self.world.gateway.log();
+        let cut = |line: &proxy_wasm_host::LogLine| line.text.starts_with("event=response_cut ");
+        said.is_some_and(traffic::has_unannounced_trailers) && log.iter().any(cut)
     }
 
     /// What was refused did not reach the upstream; where headers wait for their body, none of it did.
