@@ -1,4 +1,4 @@
-//! The rim: all that calls the gateway. Callbacks come in through [`root`], host calls go out through
+//! The rim: all that calls the gateway. Callbacks come in through `root`, host calls go out through
 //! [`host`]; a message's way in between is `request` or `response`, then `waiting`.
 
 #![cfg_attr(
