@@ -143,7 +143,7 @@ pub(crate) struct Host {
     pub(crate) here: Here,
     /// Envoy: properties that a filter declared.
     pub(crate) declared: BTreeSet<String>,
-    /// For [`Planted`]: values that headers were set to, and a count of chances.
+    /// For `Planted`: values that headers were set to, and a count of chances.
     values: Vec<planted::Written>,
     chances: u32,
 }
