@@ -69,7 +69,7 @@ fn paths() -> Vec<Path> {
             name: "cached `set` of one header",
             request: json!({ "set": { "headers": { "x-key": "{vault://azure/db}" } } }),
             headers: TWELVE.to_vec(),
-            fuel: 7_340,
+            fuel: 12_670,
             calls: &[
                 ("proxy_get_current_time_nanoseconds", 1),
                 ("proxy_get_header_map_pairs", 1),
