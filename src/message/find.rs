@@ -21,6 +21,8 @@ use crate::reference::Reference;
 use crate::template::{Part, Template};
 use crate::time::Span;
 
+/// A longer candidate counts as several: what reading it costs grows with its length.
+const COUNTED: usize = 256;
 /// A reference may give each of its four options once.
 const OPTIONS: usize = 4;
 
@@ -86,7 +88,7 @@ impl<'a> Search<'a> {
         let mut spots = Vec::new();
         let mut scan = Scan::new(text, range, encoding);
         for found in scan.by_ref() {
-            self.count.parsed += 1;
+            self.count.parsed += 1 + found.text.len() / COUNTED;
             let spot = match found.backslash {
                 Some(at) => Some(Spot { at, secret: None }),
                 None => {
@@ -181,7 +183,19 @@ impl<'a> Search<'a> {
         let rules = &self.config.request;
         let text = text.unwrap_or_default();
         let mut fields = Vec::new();
+        let start_from = |at| scan::first_start(text, at, Encoding::Form).map(|(start, _)| start);
+        let mut reference = start_from(0);
         for (at, parameter) in query::ranges(text) {
+            if at.is_empty() {
+                continue;
+            }
+            if reference.is_some_and(|start| start < at.start) {
+                reference = start_from(at.start);
+            }
+            let holds_start = reference.is_some_and(|start| start < at.end);
+            if !holds_start && rules.set_query.is_empty() {
+                continue;
+            }
             let name = parameter.name();
             let ours = |(set, _): &(String, Template)| query::is_spelling_of(&name, set.as_bytes());
             if rules.set_query.iter().any(ours) {
@@ -191,7 +205,7 @@ impl<'a> Search<'a> {
                     at,
                     spots: Vec::new(),
                 });
-            } else if rules.resolve_query.lists(&name) {
+            } else if holds_start && rules.resolve_query.lists(&name) {
                 fields.extend(self.parameter(text, at, &parameter, Within::Query)?);
             }
         }
@@ -299,7 +313,8 @@ impl Place {
 #[must_use]
 pub(crate) fn starts_in_header(value: &[u8]) -> usize {
     let mut scan = Scan::new(value, 0..value.len(), Encoding::Header);
-    scan.by_ref().count() + usize::from(scan.is_unfinished())
+    let counted = scan.by_ref().map(|found| 1 + found.text.len() / COUNTED);
+    counted.sum::<usize>() + usize::from(scan.is_unfinished())
 }
 
 /// The parameters of a form in which a reference begins: looked for from there, since a form may have as many
