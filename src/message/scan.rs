@@ -97,6 +97,11 @@ impl<'a> Scan<'a> {
                     (slash, slash_end) = (start, at);
                     false
                 }
+                // Of another byte, as a start's own bytes are: these are the ones that come in thousands.
+                (_, b'u') if is_other_byte(self.text, at) => {
+                    at += 6;
+                    false
+                }
                 // An escape that JSON does not have: what follows is not what it looks like.
                 _ => {
                     let (unit, length) = json_unit(self.text.get(at..)?)?;
@@ -245,14 +250,36 @@ fn rest_of_start(text: &[u8], at: usize, escape: u8) -> Option<usize> {
     Some(at)
 }
 
-/// Whether the escape by number that begins at `at` spells this byte, which is ASCII.
+/// Whether the escape by number that begins at `at` spells this byte, which is one of [`START`]: the first of
+/// its two digits is no letter.
 fn is_escaped(text: &[u8], at: usize, byte: u8, escape: u8) -> bool {
-    let digits = match text.get(at + 1..) {
-        Some([b'u', b'0', b'0', digits @ ..]) if escape == b'\\' => digits,
-        Some(digits) if escape == b'%' => digits,
-        _ => return false,
+    let digits = if escape == b'%' { at + 1 } else { at + 4 };
+    // Most are of another byte, which the second digit shows.
+    let Some([high, low]) = text.get(digits..).and_then(<[u8]>::first_chunk) else {
+        return false;
     };
-    percent(digits) == Some(byte)
+    let digit = byte & 15;
+    let letter = digit + (b'a' - 10);
+    let is_low = if digit < 10 {
+        *low == digit + b'0'
+    } else {
+        *low | 0x20 == letter
+    };
+    is_low
+        && *high == (byte >> 4) + b'0'
+        && (escape == b'%' || text.get(at + 1..at + 4) == Some(b"u00"))
+}
+
+/// Whether the escape by number that begins at `at` spells a byte that is neither `{` nor `\\`.
+fn is_other_byte(text: &[u8], at: usize) -> bool {
+    match text.get(at + 2..).and_then(<[u8]>::first_chunk) {
+        Some([b'0', b'0', high @ b'0'..=b'7', low]) => {
+            // `{` is 7b and `\\` is 5c.
+            let may_be = matches!((high, low | 0x20), (b'7', b'b') | (b'5', b'c'));
+            !may_be && low.is_ascii_hexdigit()
+        }
+        _ => false,
+    }
 }
 
 /// How many bytes at the end of a text that is not JSON spell a backslash.
