@@ -131,6 +131,8 @@ pub struct Rules {
     pub set_headers: Vec<(String, Template)>,
     /// Query parameters that the operator sets; none in responses.
     pub set_query: Vec<(String, Template)>,
+    /// Whether a client's headers that differ from these only by `_` for `-` go on.
+    pub keep_underscores: bool,
     /// Headers in which references from the traffic are resolved.
     pub resolve_headers: HeaderNames,
     /// Query parameters in which they are.

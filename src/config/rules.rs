@@ -20,6 +20,7 @@ pub(super) fn read_request(mut fields: Fields<'_>, known: &Known, problems: &Pro
             let template = read_template(&text, known, &path, problems);
             rules.set_query.extend(template.map(|t| (name, t)));
         }
+        rules.keep_underscores = set.boolean("keep_underscores").unwrap_or_default();
         set.done();
     }
     if let Some(mut resolve) = fields.object("resolve") {

@@ -12,7 +12,7 @@ use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, Rules};
 use crate::failure::Reason;
 use crate::fetch::Want;
-use crate::filter::header_map::Hit;
+use crate::filter::header_map::{HeaderMap, Hit};
 use crate::filter::seen::Seen;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
@@ -384,6 +384,37 @@ fn operators(config: &Config, template: &Template, encoding: Encoding, mut text:
         text: Some(text),
         spots,
     }
+}
+
+/// The names of a client's headers that an upstream may take for one of `set`, as the client wrote them: CGI and
+/// what is like it reads `_` for `-` (RFC 3875, section 4.1.18). Those that are spelled as in `set` are not among
+/// them: they are replaced. The work is one pass over the map; a name that comes twice is given twice.
+#[must_use]
+pub fn shadows<'m, 's>(
+    map: HeaderMap<'m>,
+    set: impl Iterator<Item = &'s [u8]> + Clone,
+) -> Vec<&'m [u8]> {
+    let names = map.iter().map(|(name, _)| name);
+    // Few clients send such names at all.
+    let names = names.filter(|name| name.contains(&b'_') || name.contains(&b'-'));
+    let shadows = |name: &&[u8]| {
+        let mut set = set.clone();
+        let is_set = set.clone().any(|set| set.eq_ignore_ascii_case(name));
+        !is_set && set.any(|set| is_same_to_cgi(set, name))
+    };
+    names.filter(shadows).collect()
+}
+
+/// Whether two names become one where `_` is read for `-`.
+fn is_same_to_cgi(one: &[u8], other: &[u8]) -> bool {
+    let fold = |byte: &u8| {
+        if *byte == b'_' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
 }
 
 /// Whether references of clients are resolved in a header of this name.

@@ -69,24 +69,25 @@ impl<'a> Scan<'a> {
 
     /// JSON is read from the left: whether a backslash escapes what follows depends on those before it.
     fn next_start_in_json(&mut self) -> Option<(usize, usize)> {
+        let text = self.text;
         let mut at = self.at;
         let mut quiet = 0;
         // Where the last backslash that is spelled begins and ends.
         let (mut slash, mut slash_end) = (0, usize::MAX);
         loop {
-            let byte = *self.text.get(at)?;
+            let byte = *text.get(at)?;
             if byte != b'{' && byte != b'\\' {
                 at += 1;
                 quiet += 1;
                 if quiet == NEAR {
                     quiet = 0;
-                    at += memchr2(b'{', b'\\', self.text.get(at..)?)?;
+                    at += memchr2(b'{', b'\\', text.get(at..)?)?;
                 }
                 continue;
             }
             quiet = 0;
             let start = at;
-            let next = self.text.get(at + 1).copied();
+            let next = text.get(at + 1).copied();
             let is_brace = match (byte, next?) {
                 (b'{', _) => {
                     at += 1;
@@ -98,13 +99,13 @@ impl<'a> Scan<'a> {
                     false
                 }
                 // Of another byte, as a start's own bytes are: these are the ones that come in thousands.
-                (_, b'u') if is_other_byte(self.text, at) => {
+                (_, b'u') if is_other_byte(text, at) => {
                     at += 6;
                     false
                 }
                 // An escape that JSON does not have: what follows is not what it looks like.
                 _ => {
-                    let (unit, length) = json_unit(self.text.get(at..)?)?;
+                    let (unit, length) = json_unit(text.get(at..)?)?;
                     at += length;
                     if matches!(unit, Unit::Byte(b'\\')) {
                         (slash, slash_end) = (start, at);
@@ -112,9 +113,14 @@ impl<'a> Scan<'a> {
                     matches!(unit, Unit::Byte(b'{'))
                 }
             };
-            if is_brace && let Some(behind) = rest_of_start(self.text, at, b'\\') {
-                self.backslash = (slash_end == start).then_some(slash..start);
-                return Some((start, behind));
+            if is_brace {
+                match rest_of_start(text, at, b'\\') {
+                    Ok(behind) => {
+                        self.backslash = (slash_end == start).then_some(slash..start);
+                        return Some((start, behind));
+                    }
+                    Err(other) => at = other,
+                }
             }
         }
     }
@@ -215,71 +221,74 @@ pub(super) fn first_start(text: &[u8], from: usize, encoding: Encoding) -> Optio
         if byte == b'{' {
             // In a text without escapes, `{{` is no start.
             let may_begin = next == b'v' || (next == escape && escape != b'{');
-            if may_begin && let Some(behind) = rest_of_start(text, at + 1, escape) {
-                return Some((at, behind));
+            if may_begin {
+                match rest_of_start(text, at + 1, escape) {
+                    Ok(behind) => return Some((at, behind)),
+                    Err(other) => at = other,
+                }
+                continue;
             }
-        } else if next == number
-            && is_escaped(text, at, b'{', escape)
-            && let Some(behind) = rest_of_start(text, at + length, escape)
-        {
-            return Some((at, behind));
+        } else if next == number {
+            if is_escaped(text, at, b'{', escape) {
+                match rest_of_start(text, at + length, escape) {
+                    Ok(behind) => return Some((at, behind)),
+                    Err(other) => at = other,
+                }
+                continue;
+            }
+            // A start cannot begin with the `u` or the `7`.
+            at += 1;
         }
         at += 1;
     }
 }
 
-/// Where [`START`] ends whose brace ends at `at`.
-fn rest_of_start(text: &[u8], at: usize, escape: u8) -> Option<usize> {
+/// Where [`START`] ends whose brace ends at `at`; else where what is spelled is another text. No start begins before
+/// that.
+fn rest_of_start(text: &[u8], at: usize, escape: u8) -> Result<usize, usize> {
     let mut at = at;
     for wanted in START.get(1..).unwrap_or_default() {
-        let byte = *text.get(at)?;
+        let byte = *text.get(at).ok_or(at)?;
         at += if byte == *wanted {
             1
         } else if byte != escape || byte == b'{' {
-            return None;
+            return Err(at);
+        } else if is_escaped(text, at, *wanted, escape) {
+            if escape == b'%' { 3 } else { 6 }
         } else if escape == b'\\' && *wanted == b'/' && text.get(at + 1) == Some(&b'/') {
             2
-        } else if !is_escaped(text, at, *wanted, escape) {
-            return None;
-        } else if escape == b'%' {
-            3
         } else {
-            6
+            return Err(at);
         };
     }
-    Some(at)
+    Ok(at)
 }
 
 /// Whether the escape by number that begins at `at` spells this byte, which is one of [`START`]: the first of
 /// its two digits is no letter.
 fn is_escaped(text: &[u8], at: usize, byte: u8, escape: u8) -> bool {
+    let is = |at: usize, byte: u8| text.get(at) == Some(&byte);
     let digits = if escape == b'%' { at + 1 } else { at + 4 };
-    // Most are of another byte, which the second digit shows.
-    let Some([high, low]) = text.get(digits..).and_then(<[u8]>::first_chunk) else {
-        return false;
-    };
     let digit = byte & 15;
-    let letter = digit + (b'a' - 10);
+    // Most are of another byte, which the second digit shows.
     let is_low = if digit < 10 {
-        *low == digit + b'0'
+        is(digits + 1, digit + b'0')
     } else {
-        *low | 0x20 == letter
+        is(digits + 1, digit + (b'a' - 10)) || is(digits + 1, digit + (b'A' - 10))
     };
     is_low
-        && *high == (byte >> 4) + b'0'
-        && (escape == b'%' || text.get(at + 1..at + 4) == Some(b"u00"))
+        && is(digits, (byte >> 4) + b'0')
+        && (escape == b'%' || (is(at + 1, b'u') && is(at + 2, b'0') && is(at + 3, b'0')))
 }
 
 /// Whether the escape by number that begins at `at` spells a byte that is neither `{` nor `\\`.
 fn is_other_byte(text: &[u8], at: usize) -> bool {
-    match text.get(at + 2..).and_then(<[u8]>::first_chunk) {
-        Some([b'0', b'0', high @ b'0'..=b'7', low]) => {
-            // `{` is 7b and `\\` is 5c.
-            let may_be = matches!((high, low | 0x20), (b'7', b'b') | (b'5', b'c'));
-            !may_be && low.is_ascii_hexdigit()
-        }
-        _ => false,
-    }
+    let byte = |at: usize| text.get(at).copied().unwrap_or_default();
+    let (high, low) = (byte(at + 4), byte(at + 5));
+    // `{` is 7b and `\\` is 5c.
+    let may_be = matches!((high, low | 0x20), (b'7', b'b') | (b'5', b'c'));
+    let is_ascii = byte(at + 2) == b'0' && byte(at + 3) == b'0' && matches!(high, b'0'..=b'7');
+    is_ascii && !may_be && low.is_ascii_hexdigit()
 }
 
 /// How many bytes at the end of a text that is not JSON spell a backslash.
