@@ -7,10 +7,10 @@ use proxy_wasm_host::{Dialect, Outcome, Request};
 use serde_json::{Value, json};
 use world::{World, say};
 
-/// Wasm instructions (wasmtime's fuel) in a microsecond, less than half of what `calibrate` measures of the
-/// filter (10,000 and more on two shared cores of a virtual machine, 8,600 at the least with other work on both):
-/// a gateway's cores may be slower, and its engine is another. A loop of a few instructions reaches 25,000, so
-/// it would be no honest measure of the filter.
+/// Wasm instructions (wasmtime's fuel) in a microsecond. `calibrate` measures 10,000 and more of the filter on two
+/// shared cores of a virtual machine; the slowest shape of more than 50 million instructions ran at 7,100 with other
+/// work on both. This is about half of that, since a gateway's cores may be slower; Envoy's engine is another one and
+/// was not measured. A loop of a few instructions reaches 25,000, so it would be no honest measure of the filter.
 const RATE: u64 = 4_000;
 /// 50 ms of a worker's time.
 const FUEL: u64 = 50_000 * RATE;
