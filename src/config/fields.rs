@@ -234,7 +234,7 @@ const ALLOW: Field = field(
 pub const REQUEST_SET: &[Field] = &[
     SET_HEADERS,
     field("query", Shape::Parameters, "Names of query parameters, and texts with references.").example(r#"{ "api-key": "{vault://payments/search-key}" }"#),
-    field("keep_underscores", Shape::Boolean, "Whether a client's headers that differ from those in headers only by _ for - go on. Upstreams that read headers as CGI does take one for the other, so they are removed.").default("false").example("true"),
+    field("keep_underscores", Shape::Boolean, "Whether a client's header that differs from one in headers by `_` in place of `-` goes on. Upstreams like CGI take both for one.").default("false").example("true"),
 ];
 
 /// An object of the configuration.

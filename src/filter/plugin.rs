@@ -3,7 +3,7 @@
 //! `calls`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use zeroize::Zeroizing;
@@ -36,7 +36,14 @@ thread_local! {
     /// By the mark of the configuration, the values of the request that ended last without a response: an
     /// internal redirect ends it, and begins it again in the same callback of the host. Not in the plugin:
     /// after a reload of the same configuration it begins again in another root context.
-    static ENDED: RefCell<BTreeMap<String, (u32, Vec<SecretValue>)>> = const { RefCell::new(BTreeMap::new()) };
+    static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) };
+}
+
+/// A request that ended without a response.
+struct Ended {
+    mark: String,
+    id: u32,
+    used: Vec<SecretValue>,
 }
 
 /// A filter with its configuration.
@@ -264,17 +271,19 @@ impl<H: Host + Copy> Plugin<H> {
             self.held_headers.forget(id);
             self.fetcher.forget(id);
             let redirected = !exchange.responded && !exchange.used.is_empty();
-            ENDED.with_borrow_mut(|ended| match redirected {
-                true => ended.insert(self.mark.clone(), (id, exchange.used)),
-                false => ended.remove(&self.mark),
+            let ended = redirected.then(|| Ended {
+                mark: self.mark.clone(),
+                id,
+                used: exchange.used,
             });
+            ENDED.set(ended);
         }
     }
 
     /// The values of a request that an internal redirect ended; they are masked in the response, too.
     pub(super) fn take_over(&mut self, from: u32, to: u32) {
-        let ended = ENDED.with_borrow_mut(|ended| ended.remove(&self.mark));
-        if let Some((id, used)) = ended
+        if let Some(Ended { mark, id, used }) = ENDED.take()
+            && mark == self.mark
             && id == from
         {
             self.exchanges.entry(to).or_default().used = used;
@@ -283,7 +292,7 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// The root context goes: what it added to the host's gauges goes with it.
     pub(super) fn retire(&mut self) {
-        ENDED.with_borrow_mut(|ended| ended.remove(&self.mark));
+        ENDED.take();
         self.with_now(Fetcher::release_leases);
         self.meters.retire(&self.host);
     }
@@ -356,12 +365,12 @@ pub(super) fn write_line(line: &LogLine) {
 impl Needs {
     fn of(config: &Config) -> Self {
         let (request, response) = (&config.request, &config.response);
-        let shadowed = |(name, _): &(String, _)| name.contains('-');
+        let shadowed = |(name, _): &(String, _)| name.contains(['-', '_']);
         Self {
             request_headers: !request.resolve_headers.is_empty(),
             query: !request.resolve_query.is_empty() || !request.set_query.is_empty(),
             request_body: !request.resolve_body.is_empty(),
-            set_headers: request.set_headers.iter().any(shadowed),
+            set_headers: !request.keep_underscores && request.set_headers.iter().any(shadowed),
             response: config.redact || !response.is_empty(),
         }
     }

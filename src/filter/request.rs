@@ -531,6 +531,16 @@ impl<H: Host + Copy> Plugin<H> {
         if !self.config.request.set_headers.is_empty() {
             fixed.extend(self.connection_edit(reads, map));
         }
+        if self.needs.set_headers {
+            let set = self.config.request.set_headers.iter();
+            let names = set.map(|(name, _)| name.as_bytes());
+            let shadows = find::shadows(map, names);
+            fixed.extend(
+                shadows
+                    .into_iter()
+                    .map(|name| Edit::RemoveHeader(name.to_vec())),
+            );
+        }
         fixed
     }
 

@@ -1,7 +1,6 @@
 //! The SDK's contexts: which callback is for which plugin. Nothing is decided here.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -17,7 +16,7 @@ thread_local! {
     /// WasmX: the requests that were refused in the answer to a call, as long as the refusing filter has
     /// their contexts. The host goes on with the chain's next filter all the same, where a second reply would
     /// trap.
-    static REFUSED: RefCell<BTreeSet<Vec<u8>>> = const { RefCell::new(BTreeSet::new()) };
+    static REFUSED: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Called once for each VM, before everything else.
@@ -109,7 +108,7 @@ impl Context for Http {
         });
         if refused == Some(true) && self.host.dialect() == Dialect::WasmX {
             let request = identity_of_request(self.host);
-            REFUSED.with_borrow_mut(|refused| refused.insert(request.clone()));
+            REFUSED.with_borrow_mut(|refused| refused.push(request.clone()));
             self.refused = Some(request);
         }
     }
@@ -182,7 +181,7 @@ impl Http {
 impl Drop for Http {
     fn drop(&mut self) {
         if let Some(request) = &self.refused {
-            REFUSED.with_borrow_mut(|refused| refused.remove(request));
+            REFUSED.with_borrow_mut(|refused| refused.retain(|other| other != request));
         }
         with(&self.plugin, |plugin| plugin.forget(self.id));
     }

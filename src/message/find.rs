@@ -394,15 +394,14 @@ pub fn shadows<'m, 's>(
     map: HeaderMap<'m>,
     set: impl Iterator<Item = &'s [u8]> + Clone,
 ) -> Vec<&'m [u8]> {
-    let names = map.iter().map(|(name, _)| name);
-    // Few clients send such names at all.
-    let names = names.filter(|name| name.contains(&b'_') || name.contains(&b'-'));
     let shadows = |name: &&[u8]| {
-        let mut set = set.clone();
-        let is_set = set.clone().any(|set| set.eq_ignore_ascii_case(name));
-        !is_set && set.any(|set| is_same_to_cgi(set, name))
+        let mut alike = set
+            .clone()
+            .filter(|set| is_same_to_cgi(set, name))
+            .peekable();
+        alike.peek().is_some() && !alike.any(|set| set.eq_ignore_ascii_case(name))
     };
-    names.filter(shadows).collect()
+    map.iter().map(|(name, _)| name).filter(shadows).collect()
 }
 
 /// Whether two names become one where `_` is read for `-`.

@@ -63,6 +63,8 @@ pub struct CallRecord {
     pub has_request_id: bool,
     /// Whether it had a bearer token.
     pub has_bearer: bool,
+    /// The application whose token it had, if the token is known.
+    pub client: Option<String>,
 }
 
 /// How many calls each kind of endpoint got since the last reset.
@@ -425,7 +427,9 @@ impl Azure {
             }
         };
         let header = |name: &str| header_text(request.headers(), name);
+        let client = state.client_of(request).map(str::to_owned);
         state.log.push(CallRecord {
+            client,
             endpoint,
             method: request.method().to_string(),
             path: request

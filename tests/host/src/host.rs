@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calls::{Call, Shown};
-use crate::settings::{Planted, Settings};
+use crate::settings::Settings;
 use crate::shared::{Refused, SharedData};
 use crate::stream::Stream;
 
 mod flow;
 mod messages;
 mod metrics;
+mod planted;
 mod properties;
 
 /// The two families of hosts.
@@ -143,7 +144,7 @@ pub(crate) struct Host {
     /// Envoy: properties that a filter declared.
     pub(crate) declared: BTreeSet<String>,
     /// For [`Planted`]: values that headers were set to, and a count of chances.
-    values: Vec<Vec<u8>>,
+    values: Vec<planted::Written>,
     chances: u32,
 }
 
@@ -186,44 +187,6 @@ impl Host {
             values: Vec::new(),
             chances: 0,
         }
-    }
-
-    /// Whether a planted bug of this kind takes effect now: every seventh time.
-    pub(crate) fn bug(&mut self, kind: Planted) -> bool {
-        if self.settings.planted != Some(kind) {
-            return false;
-        }
-        self.chances += 1;
-        self.chances.is_multiple_of(7)
-    }
-
-    /// A value on its way into a header, as a filter with a planted bug would have written it.
-    fn tampered(&mut self, value: &[u8]) -> Vec<u8> {
-        if self.settings.planted.is_none() {
-            return value.to_vec();
-        }
-        if self.bug(Planted::Leak) {
-            self.log(2, value);
-        }
-        let mut value = value.to_vec();
-        let secret = |v: &[u8]| v.split(|b| *b == b'#').next().unwrap_or_default().to_vec();
-        let own = secret(&value);
-        let other = |wanted: bool| {
-            let mut values = self.values.iter().rev();
-            values
-                .find(|v| **v != value && (secret(v) == own) == wanted)
-                .cloned()
-        };
-        let replaced = match self.settings.planted {
-            Some(Planted::Stale) => self.values.iter().find(|v| secret(v) == own).cloned(),
-            Some(Planted::Mixed) => other(false),
-            _ => None,
-        };
-        self.values.push(value.clone());
-        if let Some(replaced) = replaced {
-            value = replaced;
-        }
-        value
     }
 
     pub(crate) fn is_envoy(&self) -> bool {

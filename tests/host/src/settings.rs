@@ -48,8 +48,10 @@ pub struct Settings {
     /// WasmX: whether answers have `:dispatch_status` (Kong 3.9 on).
     pub dispatch_status: bool,
     /// WasmX: larger request bodies go into a file. Envoy: the connection's buffer limit; a larger request
-    /// body that is held is answered with 413, a larger held response with 500 or a reset.
+    /// body that is held is answered with 413.
     pub body_limit: usize,
+    /// Envoy: the same limit for responses; a larger one that is held ends in 500 or a reset.
+    pub response_limit: usize,
     /// In how large pieces response bodies come.
     pub response_chunk: usize,
     /// Envoy: `allow_on_headers_stop_iteration`: a pause in the header phase holds the headers only, and
@@ -89,6 +91,7 @@ impl Settings {
                 Dialect::Envoy => 1 << 20,
                 Dialect::Wasmx => 16 << 10,
             },
+            response_limit: 1 << 20,
             response_chunk: usize::MAX,
             hold_headers: false,
             proxy_buffering: true,
@@ -109,8 +112,8 @@ pub enum Planted {
     Leak,
     /// A callback panics.
     Panic,
-    /// A header gets the value that it had two values ago.
+    /// A header gets an older value of its secret: values are `mark-name#version`.
     Stale,
-    /// A reference is resolved with another secret's value.
+    /// A header gets another secret's value.
     Mixed,
 }

@@ -193,7 +193,7 @@ fn a_held_request_beyond_the_limit_is_413() {
 #[test]
 fn a_held_response_beyond_the_limit_is_reset_or_500() {
     let upstream = |_: &_| Response::new(200, &[], b"0123456789").in_pieces(4);
-    let limit = |settings: &mut proxy_wasm_host::Settings| settings.body_limit = 6;
+    let limit = |settings: &mut proxy_wasm_host::Settings| settings.response_limit = 6;
     let mut gateway = pausing(PAUSE).start_with(Dialect::Envoy, limit);
     gateway.answer_upstream(upstream);
     let id = gateway.request(0, Request::get("/", &[]));

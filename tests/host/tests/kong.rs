@@ -131,3 +131,33 @@ fn two_filters_that_both_deny_one_request_answer_it_once() {
     world.answer_all();
     assert_eq!(world.gateway.answered(id).expect("an answer").status, 503);
 }
+
+/// A request with an old value and a missing one was woken for the first, and evaluated again in the next
+/// answer to any request: its refusal went to that other request's client.
+#[test]
+fn an_answer_refuses_only_the_request_whose_call_it_was() {
+    let vault = json!({ "ttl": 1, "resurrect_ttl": 1000 });
+    let mut world = World::resolving(Dialect::Wasmx, vault);
+    world.get(0, &[("x-key", REFERENCE)]);
+    world.answer_all();
+    world.gateway.advance(2000);
+    let missing = ("x-other", "{vault://azure/open-none}");
+    let both = [("x-key", REFERENCE), missing];
+    let first = world.gateway.request(0, Request::get("/", &both));
+    let second = world.gateway.request(0, Request::get("/", &[missing]));
+    let calls = world.gateway.calls();
+    let of_missing =
+        |call: &&proxy_wasm_host::Call| call.headers.text(":path").contains("open-none");
+    let own: Vec<_> = calls.iter().filter(of_missing).collect();
+    assert_eq!(own.len(), 2, "each request calls for itself: {calls:?}");
+    // The second one's call is answered first.
+    let now = world.gateway.now();
+    let (ending, _) = proxy_wasm_host::azure::ending(&world.azure, own[1], now);
+    world.gateway.end_call(own[1].token, ending.clone());
+    let status = |world: &World, id| world.gateway.answered(id).map(|answer| answer.status);
+    assert_eq!(status(&world, second), Some(503));
+    assert_eq!(world.gateway.outcome(first), Outcome::Waiting);
+    world.gateway.end_call(own[0].token, ending);
+    assert_eq!(status(&world, first), Some(503));
+    assert_eq!(world.gateway.sent_so_far(first), None);
+}

@@ -271,7 +271,13 @@ impl Gateway {
     }
 
     fn deliver_data(&mut self, id: StreamId, way: Way, hop: usize, bytes: Vec<u8>, end: bool) {
-        let limit = self.host.borrow().settings.body_limit;
+        let limit = {
+            let settings = &self.host.borrow().settings;
+            match way {
+                Way::Request => settings.body_limit,
+                Way::Response => settings.response_limit,
+            }
+        };
         let Some((context, size, held, seen)) = self.with_stream(id, |stream| {
             let hop = &mut stream.hops[hop];
             let (context, seen) = (hop.context, hop.created);

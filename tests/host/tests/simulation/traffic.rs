@@ -46,6 +46,11 @@ pub(crate) struct Asked {
     pub(crate) frames: usize,
 }
 
+/// A response's trailers come as a surprise.
+pub(crate) fn has_unannounced_trailers(response: &Response) -> bool {
+    !response.trailers.is_empty() && response.headers.get("trailer").is_none()
+}
+
 /// What the upstream got and said, by the requests' numbers.
 #[derive(Default)]
 pub(crate) struct Upstream {
@@ -55,6 +60,11 @@ pub(crate) struct Upstream {
 
 pub(crate) fn one<T: Copy>(random: &mut fastrand::Rng, from: &[T]) -> T {
     from[random.usize(..from.len())]
+}
+
+/// Of a secret's name with its vault's prefix.
+pub(crate) fn vault_and_name(secret: &str) -> (&str, &str) {
+    secret.split_once('/').expect("prefix/name")
 }
 
 pub(crate) fn percent(text: &str) -> String {
@@ -69,11 +79,11 @@ pub(crate) fn number(sent: &Sent) -> usize {
 fn text(random: &mut fastrand::Rng, secret: &str) -> String {
     match random.u8(..10) {
         0 => "no reference".to_owned(),
-        1 => format!("{{vault://other/{secret}}}"),
-        2 => format!("{{vault://azure/{secret}"),
-        3 => format!("a {{vault://azure/{secret}}} z"),
-        4 => format!("\\{{vault://azure/{secret}}}"),
-        _ => format!("{{vault://azure/{secret}}}"),
+        1 => format!("{{vault://other/{}}}", vault_and_name(secret).1),
+        2 => format!("{{vault://{secret}"),
+        3 => format!("a {{vault://{secret}}} z"),
+        4 => format!("\\{{vault://{secret}}}"),
+        _ => format!("{{vault://{secret}}}"),
     }
 }
 
@@ -226,7 +236,13 @@ fn answer(random: &mut fastrand::Rng, sent: &Sent, longest: usize) -> Response {
             let length = echo.len().to_string();
             response.headers.push("content-length", length.as_bytes());
         }
-        3 => response = response.with_trailers(&[("x-end", "1")]),
+        3 => {
+            response = response.with_trailers(&[("x-end", "1")]);
+            // Most upstreams announce them; of those that do not, masking may have to reset the response.
+            if random.u8(..8) > 0 {
+                response.headers.push("trailer", b"x-end");
+            }
+        }
         4 => response.status = one(random, &[200, 204, 304, 500]),
         _ => {}
     }
