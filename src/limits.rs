@@ -16,7 +16,7 @@ pub struct Limits {
     /// (headers), 414 (query) or 413 (body). Real messages have a handful.
     pub references: usize,
     /// Texts in one message that begin like a reference, those too that stay text; beyond, refused like too many
-    /// references. It bounds what reading them costs.
+    /// references. One of more than 256 bytes counts as several, so that this bounds what reading them costs.
     pub candidates: usize,
     /// Keys of one reference of a client, the way into a nested JSON secret; one with more stays text.
     pub reference_keys: usize,

@@ -55,7 +55,7 @@ fuzz_target!(|input: (u16, Option<String>, Option<String>, &[u8])| {
         }
     });
     for form in [Form::CertificatePem, Form::PrivateKeyPem, Form::Pkcs12, Form::PublicKeyPem] {
-        let _ = forms::make(form, body);
+        let _ = forms::make(form, body, 1);
     }
     let _ = subkey::select(body, &["a".to_owned(), "b".to_owned()]);
 });

@@ -99,11 +99,12 @@ impl Kind {
     }
 }
 
-/// Makes the form of an object's text.
+/// Makes the form of an object's text. A PKCS#12 whose key takes more than `most_rounds` of key derivation is not
+/// opened.
 ///
 /// # Errors
 /// When the object does not have it.
-pub fn make(form: Form, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Reason> {
+pub fn make(form: Form, text: &[u8], most_rounds: u32) -> Result<Zeroizing<Vec<u8>>, Reason> {
     match form {
         Form::Text => Ok(Zeroizing::new(text.to_vec())),
         Form::CertificatePem => {
@@ -115,7 +116,7 @@ pub fn make(form: Form, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Reason> {
             let der = base64::decode(text)
                 .map(Zeroizing::new)
                 .ok_or(Reason::NotBase64)?;
-            private_key_of_pkcs12(&der)
+            private_key_of_pkcs12(&der, most_rounds)
         }
         Form::Pkcs12 if is_pem(text) => Err(Reason::NoSuchKey),
         Form::Pkcs12 => Ok(Zeroizing::new(text.to_vec())),
@@ -146,16 +147,13 @@ fn private_key_in(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 /// Key Vault's PKCS#12 files have no password.
 #[cfg(feature = "pkcs12")]
-fn private_key_of_pkcs12(der: &[u8]) -> Result<Zeroizing<Vec<u8>>, Reason> {
-    let archive =
-        p12_keystore::Pkcs12Archive::from_pkcs12(der, "").map_err(|_| Reason::BadAnswer)?;
-    let key = archive.keys.first().ok_or(Reason::NoSuchKey)?;
-    Ok(pem("PRIVATE KEY", key.key.as_der()))
+fn private_key_of_pkcs12(file: &[u8], most_rounds: u32) -> Result<Zeroizing<Vec<u8>>, Reason> {
+    super::pkcs12::private_key(file, most_rounds).map(|key| pem("PRIVATE KEY", &key))
 }
 
 /// Decryption for PKCS#12 more than doubles the filter, so it is left out unless asked for.
 #[cfg(not(feature = "pkcs12"))]
-const fn private_key_of_pkcs12(_: &[u8]) -> Result<Zeroizing<Vec<u8>>, Reason> {
+const fn private_key_of_pkcs12(_: &[u8], _: u32) -> Result<Zeroizing<Vec<u8>>, Reason> {
     Err(Reason::NeedsPkcs12)
 }
 
@@ -232,7 +230,7 @@ fn curve(name: &str) -> Option<(&'static [u8], usize)> {
 }
 
 /// A DER value (X.690): tag, length, content.
-fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(super) fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
     let length = content.len();
     let bytes = length.to_be_bytes();

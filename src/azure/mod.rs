@@ -9,4 +9,6 @@ pub mod http;
 pub mod identity;
 mod json;
 pub mod key_vault;
+#[cfg(feature = "pkcs12")]
+mod pkcs12;
 mod stranger;

@@ -131,6 +131,8 @@ pub struct Rules {
     pub set_headers: Vec<(String, Template)>,
     /// Query parameters that the operator sets; none in responses.
     pub set_query: Vec<(String, Template)>,
+    /// Whether a client's headers that differ from these only by `_` for `-` go on.
+    pub keep_underscores: bool,
     /// Headers in which references from the traffic are resolved.
     pub resolve_headers: HeaderNames,
     /// Query parameters in which they are.
@@ -139,8 +141,6 @@ pub struct Rules {
     pub resolve_body: MediaTypes,
     /// Which references from the traffic may be resolved.
     pub allow: Policy,
-    /// Whether a client's header goes on that differs from one of `set_headers` by `_` in place of `-`.
-    pub keep_underscores: bool,
     /// What is done with a request's body that is longer than `max_body_bytes`.
     pub on_too_large: TooLarge,
 }

@@ -229,6 +229,24 @@ fn every_field_of_the_tables_is_read() {
 }
 
 #[test]
+fn underscores_of_clients_are_kept_only_if_it_is_said() {
+    let read = |set: &str| {
+        let text = format!(
+            r#"{{"vaults":[{VAULT}],"request":{{"set":{{"headers":{{"x-a":"v"}}{set}}}}}}}"#
+        );
+        parse(&text, &with_secret).map(|config| config.request.keep_underscores)
+    };
+    assert_eq!(read(""), Ok(false));
+    assert_eq!(read(r#","keep_underscores":true"#), Ok(true));
+    assert_eq!(read(r#","keep_underscores":false"#), Ok(false));
+    assert!(read(r#","keep_underscores":"yes""#).is_err());
+    let response = format!(
+        r#"{{"vaults":[{VAULT}],"response":{{"set":{{"headers":{{"x-a":"v"}},"keep_underscores":true}}}}}}"#
+    );
+    assert!(parse(&response, &with_secret).is_err());
+}
+
+#[test]
 fn every_limit_can_be_set_to_3_and_has_its_default() {
     let names = |table: &[limits::Limit]| -> Vec<String> {
         let fields = table

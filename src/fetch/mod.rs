@@ -298,7 +298,8 @@ impl Fetcher {
             Life::Over => false,
         };
         if let Some(found) = found.filter(|_| serves) {
-            return match entry.view(&want.view, make_view) {
+            let rounds = self.config.limits.derivation_rounds;
+            return match entry.view(&want.view, |secret, view| make_view(secret, view, rounds)) {
                 Ok(value) => Lookup::Value {
                     value,
                     fresh_until: found.fresh_until(&want.rules),
@@ -707,8 +708,8 @@ fn listed_names(config: &Config) -> Names {
     names
 }
 
-fn make_view(secret: &[u8], view: &View) -> Result<SecretValue, Reason> {
-    let formed = forms::make(view.form, secret)?;
+fn make_view(secret: &[u8], view: &View, most_rounds: u32) -> Result<SecretValue, Reason> {
+    let formed = forms::make(view.form, secret, most_rounds)?;
     let selected = subkey::select(&formed, &view.keys).map_err(|_| Reason::NoSuchKey)?;
     if view.base64 {
         return crate::base64::decode(&selected)

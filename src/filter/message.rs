@@ -139,24 +139,6 @@ pub(super) fn connection_without<'n>(
     Some(kept.join(&b", "[..]))
 }
 
-/// Headers of a client that upstreams like CGI take for one of these, which the operator sets: with `_` in
-/// place of `-` (RFC 3875, section 4.1.18).
-pub(super) fn shadows<'m, 'n>(
-    map: HeaderMap<'m>,
-    names: impl Iterator<Item = &'n [u8]> + Clone,
-) -> impl Iterator<Item = &'m [u8]> {
-    let folded = |b: &u8| match b {
-        b'_' => b'-',
-        other => other.to_ascii_lowercase(),
-    };
-    map.iter().map(|(name, _)| name).filter(move |name| {
-        name.contains(&b'_')
-            && names
-                .clone()
-                .any(|set| set.iter().map(folded).eq(name.iter().map(folded)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,19 +153,6 @@ mod tests {
             without("x-out,keep-alive , authorization,te"),
             Some(b"keep-alive, te".to_vec())
         );
-    }
-
-    #[test]
-    fn other_spellings_of_our_headers() {
-        let bytes = crate::filter::header_map::serialize(&[
-            ("x_out-key", "1"),
-            ("X-Out_Key", "2"),
-            ("x-out-key", "3"),
-            ("x_other", "4"),
-        ]);
-        let names = [&b"x-out-key"[..]];
-        let found: Vec<_> = shadows(HeaderMap::new(&bytes), names.iter().copied()).collect();
-        assert_eq!(found, [&b"x_out-key"[..], b"X-Out_Key"]);
     }
 
     #[test]

@@ -365,7 +365,7 @@ pub(super) fn write_line(line: &LogLine) {
 impl Needs {
     fn of(config: &Config) -> Self {
         let (request, response) = (&config.request, &config.response);
-        let shadowed = |(name, _): &(String, _)| name.contains('-');
+        let shadowed = |(name, _): &(String, _)| name.contains(['-', '_']);
         Self {
             request_headers: !request.resolve_headers.is_empty(),
             query: !request.resolve_query.is_empty() || !request.set_query.is_empty(),

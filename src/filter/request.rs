@@ -534,8 +534,12 @@ impl<H: Host + Copy> Plugin<H> {
         if self.needs.set_headers {
             let set = self.config.request.set_headers.iter();
             let names = set.map(|(name, _)| name.as_bytes());
-            let shadows = message::shadows(map, names);
-            fixed.extend(shadows.map(|name| Edit::RemoveHeader(name.to_vec())));
+            let shadows = find::shadows(map, names);
+            fixed.extend(
+                shadows
+                    .into_iter()
+                    .map(|name| Edit::RemoveHeader(name.to_vec())),
+            );
         }
         fixed
     }

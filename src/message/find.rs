@@ -12,7 +12,7 @@ use crate::cache::{SecretKey, View};
 use crate::config::{CacheRules, Config, Rules};
 use crate::failure::Reason;
 use crate::fetch::Want;
-use crate::filter::header_map::Hit;
+use crate::filter::header_map::{HeaderMap, Hit};
 use crate::filter::seen::Seen;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
@@ -21,6 +21,8 @@ use crate::reference::Reference;
 use crate::template::{Part, Template};
 use crate::time::Span;
 
+/// A longer candidate counts as several: what reading it costs grows with its length.
+const COUNTED: usize = 256;
 /// A reference may give each of its four options once.
 const OPTIONS: usize = 4;
 
@@ -86,7 +88,7 @@ impl<'a> Search<'a> {
         let mut spots = Vec::new();
         let mut scan = Scan::new(text, range, encoding);
         for found in scan.by_ref() {
-            self.count.parsed += 1;
+            self.count.parsed += 1 + found.text.len() / COUNTED;
             let spot = match found.backslash {
                 Some(at) => Some(Spot { at, secret: None }),
                 None => {
@@ -181,7 +183,19 @@ impl<'a> Search<'a> {
         let rules = &self.config.request;
         let text = text.unwrap_or_default();
         let mut fields = Vec::new();
+        let start_from = |at| scan::first_start(text, at, Encoding::Form).map(|(start, _)| start);
+        let mut reference = start_from(0);
         for (at, parameter) in query::ranges(text) {
+            if at.is_empty() {
+                continue;
+            }
+            if reference.is_some_and(|start| start < at.start) {
+                reference = start_from(at.start);
+            }
+            let holds_start = reference.is_some_and(|start| start < at.end);
+            if !holds_start && rules.set_query.is_empty() {
+                continue;
+            }
             let name = parameter.name();
             let ours = |(set, _): &(String, Template)| query::is_spelling_of(&name, set.as_bytes());
             if rules.set_query.iter().any(ours) {
@@ -191,7 +205,7 @@ impl<'a> Search<'a> {
                     at,
                     spots: Vec::new(),
                 });
-            } else if rules.resolve_query.lists(&name) {
+            } else if holds_start && rules.resolve_query.lists(&name) {
                 fields.extend(self.parameter(text, at, &parameter, Within::Query)?);
             }
         }
@@ -299,7 +313,8 @@ impl Place {
 #[must_use]
 pub(crate) fn starts_in_header(value: &[u8]) -> usize {
     let mut scan = Scan::new(value, 0..value.len(), Encoding::Header);
-    scan.by_ref().count() + usize::from(scan.is_unfinished())
+    let counted = scan.by_ref().map(|found| 1 + found.text.len() / COUNTED);
+    counted.sum::<usize>() + usize::from(scan.is_unfinished())
 }
 
 /// The parameters of a form in which a reference begins: looked for from there, since a form may have as many
@@ -369,6 +384,36 @@ fn operators(config: &Config, template: &Template, encoding: Encoding, mut text:
         text: Some(text),
         spots,
     }
+}
+
+/// The names of a client's headers that an upstream may take for one of `set`, as the client wrote them: CGI and
+/// what is like it reads `_` for `-` (RFC 3875, section 4.1.18). Those that are spelled as in `set` are not among
+/// them: they are replaced. The work is one pass over the map; a name that comes twice is given twice.
+#[must_use]
+pub fn shadows<'m, 's>(
+    map: HeaderMap<'m>,
+    set: impl Iterator<Item = &'s [u8]> + Clone,
+) -> Vec<&'m [u8]> {
+    let shadows = |name: &&[u8]| {
+        let mut alike = set
+            .clone()
+            .filter(|set| is_same_to_cgi(set, name))
+            .peekable();
+        alike.peek().is_some() && !alike.any(|set| set.eq_ignore_ascii_case(name))
+    };
+    map.iter().map(|(name, _)| name).filter(shadows).collect()
+}
+
+/// Whether two names become one where `_` is read for `-`.
+fn is_same_to_cgi(one: &[u8], other: &[u8]) -> bool {
+    let fold = |byte: &u8| {
+        if *byte == b'_' {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
 }
 
 /// Whether references of clients are resolved in a header of this name.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr2};
 
-use super::scan::{first_start, seek};
+use super::scan::{NEAR, first_start};
 use crate::placement::Encoding;
 
 /// The string values in which a reference may begin, with their quotes. Names of members are left out.
@@ -17,7 +17,7 @@ pub(super) fn with_starts(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '
     std::iter::from_fn(move || {
         loop {
             let mut next = reference?;
-            let open = seek(text, at, |byte| byte == b'"', |rest| memchr(b'"', rest))?;
+            let open = next_quote(text, at)?;
             if next < open {
                 reference = start_from(open);
                 next = reference?;
@@ -34,16 +34,38 @@ pub(super) fn with_starts(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '
     })
 }
 
+/// Near quotes are found by a plain loop, far ones by a vector search, which costs much to set up.
+fn next_quote(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while at < from + NEAR {
+        if *text.get(at)? == b'"' {
+            return Some(at);
+        }
+        at += 1;
+    }
+    memchr(b'"', text.get(at..)?).map(|far| at + far)
+}
+
 /// Behind the closing quote of the string that begins at `open`.
 fn string_end(text: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
+    let mut quiet = 0;
     loop {
-        let is_end = |byte| matches!(byte, b'"' | b'\\');
-        at = seek(text, at, is_end, |rest| memchr2(b'"', b'\\', rest))?;
-        if text.get(at) == Some(&b'"') {
-            return Some(at + 1);
+        match *text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => {
+                at += 2;
+                quiet = 0;
+            }
+            _ => {
+                at += 1;
+                quiet += 1;
+                if quiet == NEAR {
+                    quiet = 0;
+                    at += memchr2(b'"', b'\\', text.get(at..)?)?;
+                }
+            }
         }
-        at += 2;
     }
 }
 

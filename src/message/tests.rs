@@ -1,4 +1,4 @@
-use super::find::{Count, Search};
+use super::find::{Count, Search, shadows};
 use super::render::{Context, judge};
 use super::*;
 use crate::body::Kind;
@@ -254,6 +254,83 @@ fn a_result_beyond_the_limit_is_refused_before_it_is_written() {
             (Reason::NotRepresentable, Within::Query)
         ),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_that_an_upstream_may_take_for_ours_are_found() {
+    let names = |sent: &[&str], set: &[&str]| {
+        let pairs: Vec<(&[u8], &[u8])> = sent.iter().map(|n| (n.as_bytes(), &b"v"[..])).collect();
+        let bytes = crate::filter::header_map::serialize(&pairs);
+        let map = crate::filter::header_map::HeaderMap::new(&bytes);
+        let found = shadows(map, set.iter().map(|name| name.as_bytes()));
+        let found = found
+            .iter()
+            .map(|n| String::from_utf8_lossy(n).into_owned());
+        found.collect::<Vec<_>>()
+    };
+    let sent = [
+        ":path",
+        "x-out-key",
+        "X-Out-Key",
+        "x_out_key",
+        "x-OUT_key",
+        "x_out_key",
+        "x_out_keys",
+        "xoutkey",
+        "x_other",
+    ];
+    assert_eq!(
+        names(&sent, &["x-out-key"]),
+        ["x_out_key", "x-OUT_key", "x_out_key"]
+    );
+    // What the operator writes with `_` is read as one with `-`, too.
+    assert_eq!(names(&["a-b", "a_b", "A-B"], &["a_b"]), ["a-b", "A-B"]);
+    // Both spellings are the operator's.
+    assert!(names(&["a-b", "a_b"], &["a_b", "a-b"]).is_empty());
+    assert!(names(&sent, &[]).is_empty() && names(&[], &["x-out-key"]).is_empty());
+}
+
+#[test]
+fn clients_parameters_that_are_read_as_a_list_of_ours_are_removed() {
+    let mut config = config(3);
+    let template = Template::parse(b"ours");
+    config.request.set_query.push(("api-key".into(), template));
+    for (sent, expected) in [
+        ("a=1&api-key=x", "a=1&api-key=ours"),
+        ("api-key[]=x&a=1", "a=1&api-key=ours"),
+        ("api-key%5B%5d=x&api%2dkey[0]=y&a=1", "a=1&api-key=ours"),
+        ("api-key[&a", "a&api-key=ours"),
+        // Other spellings are the upstream's business.
+        (
+            "API-KEY=x&+api-key=y&api.key=z",
+            "API-KEY=x&+api-key=y&api.key=z&api-key=ours",
+        ),
+        ("", "api-key=ours"),
+    ] {
+        let place = Search::of_requests(&config).query(Some(sent.as_bytes()));
+        let place = place.unwrap().unwrap();
+        let mut context = Context {
+            on_error: OnError::Remove,
+            cache: &mut cache(),
+            limits: &config.limits,
+            body: b"",
+            since: None,
+            now: Timestamp(1),
+            patient: true,
+            refusable: true,
+            looked_up: &mut Vec::new(),
+            used: None,
+        };
+        match judge(std::iter::once(&place), &mut context) {
+            Verdict::Edit(edits) => match edits.as_slice() {
+                [Edit::Query(query)] => {
+                    assert_eq!(String::from_utf8_lossy(query), expected, "{sent}");
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
     }
 }
 

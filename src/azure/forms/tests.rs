@@ -18,7 +18,7 @@ fn keys(path: &str) -> Vec<String> {
 }
 
 fn text(form: Form, object: &str) -> Result<String, Reason> {
-    make(form, object.as_bytes()).map(|made| String::from_utf8(made.to_vec()).unwrap())
+    make(form, object.as_bytes(), 2_048).map(|made| String::from_utf8(made.to_vec()).unwrap())
 }
 
 #[test]
