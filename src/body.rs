@@ -71,6 +71,17 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
+/// Whether a body of this `content-type` is a sequence of messages with gRPC's prefix of five bytes: gRPC, gRPC-Web
+/// but for its text form in base64, and the streams of Connect.
+#[must_use]
+pub fn has_grpc_frames(content_type: &[u8]) -> bool {
+    let name = essence(content_type);
+    let web = name.strip_prefix("application/grpc-web");
+    is_grpc(content_type)
+        || web.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
+        || name.starts_with("application/connect+")
+}
+
 /// The media type of a `content-type` without its parameters, in lower case.
 #[must_use]
 pub fn essence(content_type: &[u8]) -> String {
@@ -138,6 +149,23 @@ mod tests {
         ] {
             let found = media_type(text.as_bytes()).ok().and_then(|t| Kind::of(&t));
             assert_eq!(found, kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_with_grpc_frames() {
+        for (text, framed) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", true),
+            ("Application/gRPC-Web+proto; a=b", true),
+            ("application/connect+json", true),
+            ("application/grpc-web-text", false),
+            ("application/grpc-web-text+proto", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(has_grpc_frames(text.as_bytes()), framed, "{text}");
         }
     }
 

@@ -32,6 +32,7 @@ pub mod events;
 pub mod failure;
 pub mod fetch;
 pub mod filter;
+pub mod grpc;
 pub mod json;
 pub mod limits;
 pub mod message;

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::host::Half;
 use crate::body::Kind;
+use crate::grpc::Frames;
 use crate::limits::Limits;
 use crate::message::find::Count;
 use crate::message::{Edit, Place};
@@ -224,11 +225,22 @@ pub(super) enum Beginnings {
 #[derive(Default)]
 pub(super) struct BodyMask {
     stream: Option<MaskStream>,
+    /// Where there are gRPC's frames no value goes on beyond the end of its message, so that nothing of a whole message is held: the
+    /// next one may be an answer to it.
+    frames: Option<Frames>,
     /// How many values it looks for.
     known: usize,
 }
 
 impl BodyMask {
+    /// For a body with gRPC's frames or without.
+    pub(super) fn new(has_grpc_frames: bool) -> Self {
+        Self {
+            frames: has_grpc_frames.then(Frames::default),
+            ..Self::default()
+        }
+    }
+
     /// Looks for these values from now on, which only ever become more.
     pub(super) fn know(&mut self, values: &[SecretValue], limits: &Limits) {
         if values.len() == self.known {
@@ -249,14 +261,22 @@ impl BodyMask {
         self.stream.as_ref().map_or(0, MaskStream::held)
     }
 
-    /// Whether a text ends in what may be the beginning of a value.
-    pub(super) fn ends_in_a_beginning(&self, text: &[u8]) -> bool {
+    /// Whether a piece ends in what may be the beginning of a value.
+    pub(super) fn ends_in_a_beginning(&self, piece: &[u8]) -> bool {
         let stream = self.stream.as_ref();
-        stream.is_some_and(|stream| stream.ends_in_a_beginning(text).is_some())
+        !self.ends_a_message(piece)
+            && stream.is_some_and(|stream| stream.ends_in_a_beginning(piece).is_some())
+    }
+
+    fn ends_a_message(&self, piece: &[u8]) -> bool {
+        self.frames
+            .is_some_and(|frames| frames.after(piece).is_between_messages())
     }
 
     /// The next piece; what may go on now comes back.
     pub(super) fn piece(&mut self, piece: &[u8], end: bool) -> Zeroizing<Vec<u8>> {
+        let end = end || self.ends_a_message(piece);
+        self.frames = self.frames.map(|frames| frames.after(piece));
         match &mut self.stream {
             Some(stream) => stream.piece(piece, end),
             None => Zeroizing::new(piece.to_vec()),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use super::exchange::{Beginnings, Pieces, RequestState, ResponseState, Stage, Waiting};
+use super::exchange::{Beginnings, BodyMask, Pieces, RequestState, ResponseState, Stage, Waiting};
 use super::header_map::HeaderMap;
 use super::host::{Buffer, Dialect, Half, Host, Map};
 use super::message;
@@ -157,7 +157,7 @@ impl<H: Host + Copy> Plugin<H> {
         let state = match kind {
             Some(kind) if self.is_envoy() => ResponseState::Collecting(kind),
             Some(kind) => ResponseState::Copying(kind, Zeroizing::default()),
-            None if masks => ResponseState::Masking(Default::default()),
+            None if masks => ResponseState::Masking(Box::new(BodyMask::new(has_grpc_frames(map)))),
             None => return,
         };
         // Its length may change; and WasmX, where the end of a value is held back, compares each piece
@@ -392,7 +392,7 @@ impl<H: Host + Copy> Plugin<H> {
         let may_pause = self.host.dialect() == Dialect::Envoy && !end && stream.held() == 0;
         let holds = may_pause && stream.ends_in_a_beginning(piece);
         let by_host = match exchange.beginnings {
-            Beginnings::HeldByHost => true,
+            Beginnings::HeldByHost => piece.len() <= self.config.limits.masked_bytes_held,
             Beginnings::Small => piece.len() <= SMALL_PIECE,
             Beginnings::HeldHere => false,
         };
@@ -453,6 +453,12 @@ impl<H: Host + Copy> Plugin<H> {
             _ => Zeroizing::default(),
         }
     }
+}
+
+fn has_grpc_frames(map: HeaderMap<'_>) -> bool {
+    map.all("content-type")
+        .next()
+        .is_some_and(body::has_grpc_frames)
 }
 
 /// Which side holds the beginning of a value at the end of a piece, by the headers of the response. What the

@@ -144,7 +144,8 @@ pub struct MaskStream {
 }
 
 impl MaskStream {
-    /// Takes the next piece of the stream; what may go on now comes back. At the end, everything.
+    /// Takes the next piece of the stream; what may go on now comes back. At the end, everything; a piece after it
+    /// begins a stream anew.
     ///
     /// Only a true beginning of an occurrence is held back, at most the longest spelling of the longest
     /// value, and no more than `limits.masked_bytes_held`: what exceeds that goes on masked.
@@ -161,6 +162,10 @@ impl MaskStream {
         self.held = Zeroizing::new(all.split_off(cut));
         self.scan.covered.mask(&mut all, self.base);
         self.base += cut as u64;
+        if end {
+            self.scan = Box::default();
+            self.base = 0;
+        }
         all
     }
 

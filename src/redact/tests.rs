@@ -201,6 +201,39 @@ fn only_a_true_beginning_is_held_back() {
 }
 
 #[test]
+fn after_its_end_a_stream_begins_anew() {
+    let known_by_its_beginning = format!("{}end", "ab".repeat(40));
+    let limits = Limits {
+        masked_value_bytes: 20,
+        ..Limits::default()
+    };
+    let long = Redactor::within(&[SecretValue::new(known_by_its_beginning)], &limits).unwrap();
+    let pieces = |mut stream: MaskStream, pieces: &[(&str, bool)]| {
+        let mut got = Vec::new();
+        for (piece, end) in pieces {
+            got.extend_from_slice(&stream.piece(piece.as_bytes(), *end));
+            assert!(!end || stream.held() == 0, "{piece}");
+        }
+        String::from_utf8(got).unwrap()
+    };
+    let sent = [
+        ("xp", true),
+        ("l4nted pl4", false),
+        ("nted", false),
+        ("p", true),
+    ];
+    let got = pieces(redactor(&["pl4nted"]).stream(), &sent);
+    assert_eq!(got, "xpl4nted *******p");
+    // What masks on by pairs of bytes ends there too.
+    let sent = [("ab".repeat(20), true), ("abab".to_owned(), true)];
+    let sent = sent.each_ref().map(|(piece, end)| (piece.as_str(), *end));
+    assert_eq!(
+        pieces(long.stream(), &sent),
+        format!("{}abab", "*".repeat(40))
+    );
+}
+
+#[test]
 fn what_is_held_is_bounded_and_goes_on_masked() {
     let limits = Limits {
         masked_bytes_held: 100,

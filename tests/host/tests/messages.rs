@@ -112,6 +112,78 @@ fn an_event_of_a_stream_comes_at_once() {
     );
 }
 
+/// A message of gRPC with its prefix of five bytes.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a short message");
+    [&[0], &length.to_be_bytes()[..], message].concat()
+}
+
+#[test]
+fn a_grpc_message_that_ends_like_a_value_begins_does_not_wait_for_the_next_one() {
+    for dialect in [Dialect::Envoy, Dialect::Wasmx] {
+        let mut whole = world::configuration(&json!({}), &world::resolve());
+        whole["response"] = json!({ "redact": true });
+        let mut world = World::whole(dialect, whole, |_| ());
+        world.gateway.answer_upstream(|_| {
+            let mut response = Response::new(200, &[("content-type", "application/grpc")], b"");
+            response.more = true;
+            response
+        });
+        let id = world.get(0, &[("x-key", REFERENCE)]);
+        world.answer_all();
+        let mut sent = Vec::new();
+        for message in [&b"ends in p"[..], b"pl4nted", b"", b"p"] {
+            let piece = framed(message);
+            world.gateway.upstream_sends(id, &piece);
+            sent.extend_from_slice(&piece);
+            let so_far = world.gateway.answer_so_far(id).expect("headers").body;
+            assert_eq!(so_far, sent, "{dialect:?}");
+        }
+        // A value in three pieces of one message, its prefix in two, is masked nevertheless.
+        let whole = framed(b"pl4nted-open-1p");
+        for piece in [&whole[..3], &whole[3..9], &whole[9..]] {
+            world.gateway.upstream_sends(id, piece);
+        }
+        let so_far = world.gateway.answer_so_far(id).expect("headers").body;
+        assert_eq!(so_far.len(), sent.len() + whole.len(), "{dialect:?}");
+        assert!(so_far.ends_with(b"**p"), "{dialect:?}: {so_far:?}");
+    }
+}
+
+#[test]
+fn pieces_that_end_like_a_value_begins_are_held_up_to_a_limit() {
+    let expects_trailers: [&[(&str, &str)]; 2] = [
+        &[("content-type", "application/grpc")],
+        &[("content-type", "text/plain"), ("trailer", "x-end")],
+    ];
+    for headers in expects_trailers {
+        let mut whole = world::configuration(&json!({}), &world::resolve());
+        whole["response"] = json!({ "redact": true });
+        whole["limits"] = json!({ "masked_bytes_held": 100 });
+        let mut world = World::whole(Dialect::Envoy, whole, |settings| {
+            settings.response_limit = 1_000;
+        });
+        let body = framed(&b"123456789p".repeat(400));
+        world.gateway.answer_upstream(move |_| {
+            let mut response = Response::new(200, headers, b"");
+            response.more = true;
+            response
+        });
+        let id = world.get(0, &[("x-key", REFERENCE)]);
+        world.answer_all();
+        let (prefix, message) = body.split_at(5);
+        world.gateway.upstream_sends(id, prefix);
+        for piece in message.chunks(10) {
+            world.gateway.upstream_sends(id, piece);
+        }
+        world.gateway.upstream_sends(id, b".");
+        world.gateway.upstream_ends(id, &[("x-end", "1")]);
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!(answer.body, [&body[..], b"."].concat(), "{headers:?}");
+        assert_eq!(answer.trailers.text("x-end"), "1", "{headers:?}");
+    }
+}
+
 #[test]
 fn a_tunnels_bytes_pass_untouched() {
     for response in [json!({}), json!({ "redact": true })] {
