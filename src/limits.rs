@@ -53,6 +53,9 @@ pub struct Limits {
     /// returns, and where a request is answered at once, the response's callback runs inside of it: some two
     /// thousand deep the stack ends, and the VM with it.
     pub woken_at_once: usize,
+    /// Requests that ended without a response whose values one worker keeps for masking, in case that Envoy begins them
+    /// again at once (internal redirect); beyond, the oldest is forgotten, and refused if it comes.
+    pub ended_requests: usize,
     /// How often a request that waits is evaluated again before it is given up.
     pub rounds: u32,
     /// Token calls that one identity may make at once, before `token_interval` holds.
@@ -88,6 +91,7 @@ impl Default for Limits {
             memo_entries: 256,
             memo_bytes: 512,
             woken_at_once: 64,
+            ended_requests: 100,
             rounds: 5,
             token_burst: 3,
             token_interval: Span::seconds(1),

@@ -27,7 +27,7 @@ fuzz_target!(|input: (u16, Option<String>, Option<String>, &[u8])| {
     let (status, retry_after, challenge, body) = input;
     thread_local!(static CONFIG: Config = config());
     if let Some(text) = &retry_after {
-        let _ = (dates::http_date(text), dates::app_service_date(text));
+        let _ = (dates::http_date(text), dates::token_date(text));
     }
     if let Some(text) = &challenge
         && let Some(found) = Challenge::parse(text)

@@ -93,6 +93,7 @@ pub const LIMITS: &[Limit] = &[
     limit!("memo_entries", memo_entries, 1, 100_000, "Clients' header values that are kept parsed."),
     limit!("memo_bytes", memo_bytes, 1, 65_536, "Longest such header value, in bytes."),
     limit!("woken_at_once", woken_at_once, 1, 1_000, "Requests that are resumed or answered in one callback; more of them end the stack of Envoy's VM."),
+    limit!("ended_requests", ended_requests, 1, 10_000, "Requests that ended without a response whose values are kept for masking, in case that Envoy begins them again (internal redirect). Beyond: such a redirect is refused."),
     limit!("rounds", rounds, 1, 1_000, "How often a request that waits is evaluated again before it is given up."),
     limit!("token_burst", token_burst, 1, 1_000, "Token calls that one identity may make at once, before `token_interval_ms` holds."),
     limit!("token_interval_ms", token_interval, 1, 3_600_000, "Shortest time between two token calls of one identity after that."),

@@ -13,7 +13,7 @@ mod backoff;
 mod budget;
 mod gauges;
 mod report;
-mod seal;
+pub mod seal;
 mod secrets;
 mod shared;
 mod tokens;

@@ -19,13 +19,13 @@ const NONCE: usize = 12;
 const TAG: usize = 16;
 
 /// Seals and opens the entries of one identity.
-pub(super) struct Sealer(Box<Aes256GcmSiv>);
+pub struct Sealer(Box<Aes256GcmSiv>);
 
 impl Sealer {
     /// `None` for an identity that has no secret of its own: a machine's managed identity, and federated
     /// tokens that come anew each time.
     #[must_use]
-    pub(super) fn of(identity: &Identity) -> Option<Self> {
+    pub fn of(identity: &Identity) -> Option<Self> {
         let secret = identity.secret()?;
         let mut key = Zeroizing::new([0; 32]);
         let derivation = Hkdf::<Sha256>::new(Some(b"azure-key-vault-filter shared data"), secret);
@@ -39,12 +39,7 @@ impl Sealer {
 
     /// An entry for this key: it opens under no other, whatever the host compares.
     #[must_use]
-    pub(super) fn seal(
-        &self,
-        key: &str,
-        entry: &[u8],
-        random: &dyn Fn() -> u64,
-    ) -> Option<Vec<u8>> {
+    pub fn seal(&self, key: &str, entry: &[u8], random: &dyn Fn() -> u64) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE];
         let random = [random().to_le_bytes(), random().to_le_bytes()].concat();
         for (to, from) in nonce.iter_mut().zip(random) {
@@ -65,7 +60,7 @@ impl Sealer {
 
     /// What was sealed under this key by this identity; `None` for anything else.
     #[must_use]
-    pub(super) fn open(&self, key: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn open(&self, key: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, rest) = sealed.strip_prefix(MAGIC)?.split_first_chunk::<NONCE>()?;
         let (body, tag) = rest.split_last_chunk::<TAG>()?;
         let mut entry = Zeroizing::new(body.to_vec());

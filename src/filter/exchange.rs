@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     /// How much of the request's body was searched for values that will be put into it, since the upstream
     /// answers before it has all of it.
     pub(super) searched: usize,
+    /// Envoy, with `redact`: a reference of the client's was replaced, and its values are kept for a redirect.
+    pub(super) marked: bool,
     /// The headers of its response have come.
     pub(super) responded: bool,
     /// Envoy: halves that were resumed after their headers had waited. Inside of that, the host loses a body

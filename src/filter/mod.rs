@@ -19,6 +19,7 @@ mod message;
 mod meters;
 mod plugin;
 mod prepared;
+mod redirect;
 mod reply;
 mod request;
 mod response;

@@ -2,7 +2,6 @@
 //! metrics. What is done to requests and responses is in `request`, `response` and `waiting`; callouts are in
 //! `calls`.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -13,6 +12,7 @@ use super::exchange::Exchange;
 use super::host::{Buffer, Dialect, Half, Host, Write};
 use super::meters::Meters;
 use super::prepared::PreparedHeader;
+use super::redirect;
 use super::request::HeldHeaders;
 use super::seen::Seen;
 use crate::config::Config;
@@ -21,7 +21,6 @@ use crate::fetch::{Call, Fetcher, Now, Shared};
 use crate::message::Place;
 use crate::message::find::Search;
 use crate::metrics::{Outcome, Source};
-use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
 /// The first tick fetches what the configuration needs, so it comes at once.
@@ -31,20 +30,6 @@ const FIRST_TICK: Span = Span(1);
 const WASMX_TICK: Span = Span(100);
 /// The next tick makes postponed calls, or resumes more requests.
 const SOON: Span = Span(1);
-
-thread_local! {
-    /// By the mark of the configuration, the values of the request that ended last without a response: an
-    /// internal redirect ends it, and begins it again in the same callback of the host. Not in the plugin:
-    /// after a reload of the same configuration it begins again in another root context.
-    static ENDED: RefCell<Option<Ended>> = const { RefCell::new(None) };
-}
-
-/// A request that ended without a response.
-struct Ended {
-    mark: String,
-    id: u32,
-    used: Vec<SecretValue>,
-}
 
 /// A filter with its configuration.
 pub(super) struct Plugin<H> {
@@ -160,7 +145,7 @@ impl<H: Host + Copy> Plugin<H> {
         let envoy = host.dialect() == Dialect::Envoy;
         let tick_period = if envoy { FIRST_TICK } else { WASMX_TICK };
         host.set_tick_period(tick_period);
-        let mark = mark(bytes);
+        let mark = redirect::mark(bytes);
         if envoy {
             host.declare_property(&mark);
         }
@@ -270,29 +255,14 @@ impl<H: Host + Copy> Plugin<H> {
             self.held = self.held.saturating_sub(exchange.held());
             self.held_headers.forget(id);
             self.fetcher.forget(id);
-            let redirected = !exchange.responded && !exchange.used.is_empty();
-            let ended = redirected.then(|| Ended {
-                mark: self.mark.clone(),
-                id,
-                used: exchange.used,
-            });
-            ENDED.set(ended);
-        }
-    }
-
-    /// The values of a request that an internal redirect ended; they are masked in the response, too.
-    pub(super) fn take_over(&mut self, from: u32, to: u32) {
-        if let Some(Ended { mark, id, used }) = ENDED.take()
-            && mark == self.mark
-            && id == from
-        {
-            self.exchanges.entry(to).or_default().used = used;
+            if exchange.marked && !exchange.responded {
+                self.keep_values(id, exchange.used);
+            }
         }
     }
 
     /// The root context goes: what it added to the host's gauges goes with it.
     pub(super) fn retire(&mut self) {
-        ENDED.take();
         self.with_now(Fetcher::release_leases);
         self.meters.retire(&self.host);
     }
@@ -341,16 +311,6 @@ fn pin(
     }
     let operators = headers().flat_map(Place::wants).map(|want| want.key.vault);
     fetcher.metrics.operator_sets(operators);
-}
-
-/// The name of the property that marks a request as resolved by a filter with this configuration: another
-/// filter in the same chain has its own.
-fn mark(configuration: &[u8]) -> String {
-    use sha2::{Digest as _, Sha256};
-
-    let digest = Sha256::digest(configuration);
-    let hex: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    format!("akv_resolved_{hex}")
 }
 
 /// Writes a line of the pure part to the log.

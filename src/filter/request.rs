@@ -30,9 +30,6 @@ const TOTAL_SIZE: &[u8] = b"request\0total_size";
 /// How long the headers of a request are held for a body of which nothing comes, as long as it is not
 /// known whether the host shows the body while the headers are held.
 const PROBE: Span = Span::seconds(5);
-/// Set by Envoy on an internal redirect. A client may send it, too: it only causes a look at the mark.
-const REDIRECTED: &str = "x-envoy-original-url";
-
 /// Whether a pause in the header phase lets the body come, as Envoy's `allow_on_headers_stop_iteration`
 /// has it. The host does not say; the first request with a body shows it.
 #[derive(Debug)]
@@ -126,7 +123,11 @@ impl<H: Host + Copy> Plugin<H> {
             || in_query.is_some()
             || body.is_some()
             || (self.config.redact && reads);
-        let resolved = matters && self.was_resolved(id, map);
+        let resolved = match matters.then(|| self.take_up(id, map)) {
+            Some(Ok(resolved)) => resolved,
+            Some(Err(denial)) => return self.refuse(id, &denial),
+            None => false,
+        };
         let references = references.filter(|_| !resolved);
         let body = body.filter(|_| !resolved);
         let simple = in_query.is_none() && fixed.is_empty() && body.is_none();
@@ -560,24 +561,6 @@ impl<H: Host + Copy> Plugin<H> {
         } else {
             Edit::Header(name, vec![Zeroizing::new(kept)])
         })
-    }
-
-    /// Whether an internal redirect sent this request here again after its references were resolved.
-    fn was_resolved(&mut self, id: u32, map: HeaderMap<'_>) -> bool {
-        if !self.is_envoy() || map.all(REDIRECTED).next().is_none() {
-            return false;
-        }
-        let Some(first) = self.host.property(self.mark.as_bytes()) else {
-            return false;
-        };
-        if let Some(first) = std::str::from_utf8(&first)
-            .ok()
-            .and_then(|id| id.parse().ok())
-        {
-            self.take_over(first, id);
-        }
-        self.mark_resolved(id);
-        true
     }
 
     /// A header that the client sent more than once and that is to be written: nginx would send the

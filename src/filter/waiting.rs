@@ -289,15 +289,6 @@ impl<H: Host + Copy> Plugin<H> {
         self.release(id, half);
     }
 
-    /// Envoy: an internal redirect sends the changed request through the filter again, which must not take a
-    /// value for a reference. Clients cannot set a property.
-    pub(super) fn mark_resolved(&self, id: u32) {
-        if self.is_envoy() {
-            let id = id.to_string();
-            let _ = self.host.set_property(self.mark.as_bytes(), id.as_bytes());
-        }
-    }
-
     /// Logs who used what, if `audit` is configured; before anything is changed.
     fn audit(&mut self, waiting: &Waiting, outcome: Outcome) {
         if waiting.stage.half() != Half::Request {

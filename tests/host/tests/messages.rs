@@ -184,6 +184,71 @@ fn pieces_that_end_like_a_value_begins_are_held_up_to_a_limit() {
     }
 }
 
+/// Two filters in a chain, of which this one resolves this header; the upstream redirects once, and then answers
+/// with what it got.
+fn redirected_chain(resolves: [&str; 2], limits: &Value) -> World {
+    let configuration = |header: &str| {
+        let rules = json!({ "resolve": { "headers": [header], "allow": ["azure/open-*"] } });
+        let mut whole = world::configuration(&json!({}), &rules);
+        whole["response"] = json!({ "redact": true });
+        whole["limits"] = limits.clone();
+        whole
+    };
+    let [first, second] = resolves.map(configuration);
+    let mut world = World::whole(Dialect::Envoy, first, |settings| {
+        settings.further = vec![second.to_string().into_bytes()];
+    });
+    world.gateway.answer_upstream(|sent| {
+        let path = sent.headers.text(":path");
+        if path != "/again" {
+            let mut response = Response::new(302, &[], b"");
+            response.redirect = Some("/again".to_owned());
+            return response;
+        }
+        let got = ["x-key", "y-key"]
+            .map(|name| sent.headers.text(name))
+            .join(" ");
+        Response::new(200, &[("content-type", "text/plain")], got.as_bytes())
+    });
+    world
+}
+
+#[test]
+fn each_filter_of_a_chain_masks_its_values_after_an_internal_redirect() {
+    let both = [("x-key", REFERENCE), ("y-key", "{vault://azure/open-2}")];
+    for resolves in [["x-key", "y-key"], ["y-key", "x-key"], ["x-*", "y-*"]] {
+        for sent in [&both[..], &both[..1], &both[1..]] {
+            let mut world = redirected_chain(resolves, &json!({}));
+            let id = world.get(0, sent);
+            world.answer_all();
+            let answer = world.gateway.answered(id).expect("an answer");
+            assert_eq!(answer.status, 200);
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            let masked = text.trim_matches(' ').chars().all(|c| " *".contains(c));
+            assert!(
+                masked && text.contains('*'),
+                "{resolves:?} {sent:?}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_redirect_whose_values_are_not_kept_any_more_is_refused() {
+    let limits = json!({ "ended_requests": 1 });
+    let status = |x_key: &str, y_key: &str| {
+        let mut world = redirected_chain(["x-key", "y-key"], &limits);
+        let id = world.get(0, &[("x-key", x_key), ("y-key", y_key)]);
+        world.answer_all();
+        world.gateway.answered(id).expect("an answer").status
+    };
+    // Each of the two filters has values to keep.
+    assert_eq!(status(REFERENCE, REFERENCE), 503);
+    assert_eq!(status("plain", REFERENCE), 200);
+    // A backslash that was taken away is no value to mask.
+    assert_eq!(status("plain", "\\{vault://azure/open-1}"), 200);
+}
+
 #[test]
 fn a_tunnels_bytes_pass_untouched() {
     for response in [json!({}), json!({ "redact": true })] {
