@@ -92,7 +92,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When nothing listens there.
     pub fn open(address: SocketAddr) -> Result<Self> {
         let stream =
             TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives these bytes to whoever connects, in small pieces, and returns what it was sent first.
+    /// Sends these bytes to the first client, in small pieces, and returns what that client sent first.
     fn serve(pieces: &'static [&'static [u8]]) -> (SocketAddr, thread::JoinHandle<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

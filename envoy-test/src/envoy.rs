@@ -302,7 +302,7 @@ impl Envoy {
         lines.collect()
     }
 
-    /// The folder with its configuration, for whoever wants to look.
+    /// The folder with its configuration.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.process.folder.path()

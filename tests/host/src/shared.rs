@@ -112,7 +112,7 @@ impl SharedData {
         Ok(())
     }
 
-    /// Least recently used entries go, and nobody is told.
+    /// Removes the least recently used entries, without any notice to the filter.
     fn make_room(&mut self, zone: usize, needed: usize, but: &[u8]) {
         let size = |entry: &Entry| entry.value.len() + OVERHEAD;
         loop {
