@@ -14,7 +14,7 @@ use envoy_test::envoy::Listener;
 use envoy_test::exchange::{Client, Reader, Version, empty, request, streamed, within};
 use envoy_test::lab::Lab;
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, configuration};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -43,8 +43,8 @@ struct Others {
 }
 
 fn target(allow: &[&str], rest: &Value, seed: impl FnOnce(&Azure)) -> Target {
-    let types = ["application/json", FORM, "text/plain"];
-    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": allow });
+    let resolve =
+        json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": allow });
     let mut whole = json!({ "request": { "resolve": resolve } });
     for (name, value) in rest.as_object().into_iter().flatten() {
         whole[name] = value.clone();
@@ -76,7 +76,7 @@ fn target_with(
 impl Target {
     /// Has every buffer grown to its ordinary size, and the ordinary secret in the cache.
     fn warm(&mut self) {
-        for content_type in ["application/json", FORM, "text/plain"] {
+        for content_type in BODY_TYPES {
             let answer = self.post(content_type, &vec![b' '; MEGABYTE]);
             assert_eq!(answer.status, 200, "{}", answer.text());
         }

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 use envoy_test::client::{self, Answer};
-use envoy_test::envoy::{Listener, add_route, manager_of};
+use envoy_test::envoy::{add_route, manager_of};
 use envoy_test::exchange::{Version, empty, full, pieces, request};
 use envoy_test::lab::Lab;
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use serde_json::{Value, json};
 
 const MARK: &str = "pl4nted";
@@ -20,22 +20,12 @@ const SPELLED: &str = "pl4nted/\u{e4}\"&+ <x>'(!)\\~%42";
 const LINES: &str = "pl4nted\nline\t2\r/end";
 
 static LAB: LazyLock<Lab> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve =
-        json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": ["azure/open-*"] });
+    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "x-out": "{vault://azure/operator}", "authorization": "{vault://azure/spelled}" } });
     let redact =
         json!({ "redact": true, "resolve": { "headers": ["x-next"], "allow": ["azure/open-*"] } });
     let rules = json!({ "request": { "set": set, "resolve": resolve }, "response": redact });
-    let listener = Listener {
-        name: "gateway",
-        configuration: configuration(&json!({ "ttl": 300 }), &rules),
-        holds_headers: false,
-    };
+    let listener = listener("gateway", &rules, false);
     let change = |all: &mut Value| {
         let redirects = json!({ "max_internal_redirects": 2, "redirect_response_codes": [302] });
         let route = json!({ "cluster": "http1", "internal_redirect_policy": redirects });

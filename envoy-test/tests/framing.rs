@@ -3,7 +3,7 @@
 
 use envoy_test::client::{self, Answer, Connection};
 use envoy_test::envoy::Tools;
-use envoy_test::world::{CLIENT_SECRET, World, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, World, configuration};
 use serde_json::{Value, json};
 
 const HOST: &[(&str, &[u8])] = &[("host", b"gateway.test")];
@@ -29,7 +29,7 @@ fn world(request: &Value, more: &Value) -> World {
 
 fn rules() -> Value {
     json!({ "resolve": { "headers": ["x-*"], "query": ["key"], "allow": ["azure/open-*"],
-        "body": ["application/json", "application/x-www-form-urlencoded", "text/plain"] } })
+        "body": BODY_TYPES } })
 }
 
 fn post(

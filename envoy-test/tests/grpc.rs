@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes};
 use envoy_test::emulator::{Endpoint, Fault};
-use envoy_test::envoy::{Listener, add_cluster, add_route};
+use envoy_test::envoy::{add_cluster, add_route};
 use envoy_test::exchange::{Version, full, pieces, request, within};
 use envoy_test::lab::Lab;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{CLIENT_SECRET, listener};
 use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -53,16 +53,11 @@ static LAB: LazyLock<Lab> = LazyLock::new(|| {
         json!({ "request": { "set": set, "resolve": resolve }, "response": { "redact": true } });
     let rules = json!({ "request": { "set": set, "resolve": all },
         "response": { "redact": true, "resolve": { "body": types, "allow": ["azure/open-*"] } } });
-    let listener = |name, rest, holds_headers| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers,
-    };
     let listeners = [
-        listener("plain", plain, false),
-        listener("masked", masked, false),
-        listener("rules", rules.clone(), false),
-        listener("rules-held", rules, true),
+        listener("plain", &plain, false),
+        listener("masked", &masked, false),
+        listener("rules", &rules, false),
+        listener("rules-held", &rules, true),
     ];
     let servers = tokio::runtime::Runtime::new().expect("a runtime");
     let server = servers.block_on(serve()).expect("a port");

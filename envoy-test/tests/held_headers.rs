@@ -6,11 +6,10 @@ use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 use envoy_test::client::{self, Answer, Connection};
-use envoy_test::envoy::Listener;
 use envoy_test::exchange::{VERSIONS, full, pieces, request};
 use envoy_test::lab::{Lab, path};
 use envoy_test::upstream::Received;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use serde_json::json;
 
 const MARK: &str = "pl4nted";
@@ -18,28 +17,17 @@ const SECRETS: &[&str] = &[MARK, CLIENT_SECRET];
 
 /// The upstreams' records are of one test at a time.
 static LAB: LazyLock<std::sync::Mutex<Lab>> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve =
-        json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": ["azure/open-*"] });
+    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "authorization": "Bearer {vault://azure/operator}" } });
     let rules = json!({ "request": { "set": set, "resolve": resolve } });
     let small = json!({ "request": { "set": set, "resolve": resolve }, "max_body_bytes": 1000 });
     let masked =
         json!({ "request": { "set": set, "resolve": resolve }, "response": { "redact": true } });
-    let listener = |name, rest, holds_headers| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers,
-    };
     let listeners = [
-        listener("held", rules.clone(), true),
-        listener("held-small", small, true),
-        listener("held-masked", masked, true),
-        listener("not-held", rules, false),
+        listener("held", &rules, true),
+        listener("held-small", &small, true),
+        listener("held-masked", &masked, true),
+        listener("not-held", &rules, false),
     ];
     let lab = Lab::start(
         1,
