@@ -61,6 +61,25 @@ pub fn request(method: &str, target: &str, headers: &[(&str, &[u8])], body: &[u8
     request
 }
 
+/// The bytes of a request with these headers, and this body in chunks of up to 7,000 bytes.
+#[must_use]
+pub fn chunked_request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+) -> Vec<u8> {
+    let headers = [headers, &[("transfer-encoding", b"chunked")]].concat();
+    let mut request = request(method, target, &headers, b"");
+    for piece in body.chunks(7000) {
+        request.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        request.extend_from_slice(piece);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
+
 /// Sends `GET target` with these headers on a connection of its own and reads the whole answer.
 ///
 /// # Errors
