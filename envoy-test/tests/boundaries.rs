@@ -163,6 +163,7 @@ fn an_ordinary_request_after_a_redirect_is_resolved() {
 #[test]
 fn a_client_cannot_have_the_operators_header_dropped() {
     LAB.run(SECRETS, async {
+        let mut reached = 0;
         for connection in ["upgrade, x-out", "X-Out,Upgrade", "upgrade , authorization, x-out", "x-out"] {
             let bytes = format!(
                 "GET /upgrade HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\nupgrade: websocket\r\n\r\n"
@@ -179,7 +180,9 @@ fn a_client_cannot_have_the_operators_header_dropped() {
             let named = received.header("connection").join(",").to_ascii_lowercase();
             let dropped = named.contains("x-out") || named.contains("authorization");
             ensure!(!dropped, "an upstream would drop a header: {}", received.head());
+            reached += 1;
         }
+        ensure!(reached > 0, "no request reached the upstream");
         Ok(())
     });
 }
@@ -314,12 +317,7 @@ fn all_spellings(value: &str) -> Vec<String> {
     mixed.push(unreserved("-_.~", false));
     mixed.push(unreserved("-_.*", true).replace("%20", "+"));
     mixed.push(escaped.replace('/', "\\/"));
-    mixed.push(
-        serde_json::to_string(value)
-            .expect("JSON")
-            .trim_matches('"')
-            .to_owned(),
-    );
+    mixed.push(escaped);
     mixed.push(
         value
             .replace('&', "&amp;")
@@ -397,7 +395,7 @@ fn values_with_named_letters_are_masked() {
         let named = "pl4nted/&auml;&quot;&amp;+ &lt;x&gt;'(!)\\~%42";
         answer_in_pieces("named", vec![format!("|{named}|").into_bytes()]);
         let text = ask("/h1/named", &[])?.text();
-        ensure!(!text.contains("pl4nted"), "{text}");
+        ensure!(text == format!("|{}|", "*".repeat(named.len())), "{text}");
         Ok(())
     });
 }
