@@ -34,9 +34,7 @@ impl HeaderNames {
     /// Whether a header of this name is listed.
     #[must_use]
     pub fn lists(&self, name: &[u8]) -> bool {
-        self.0
-            .iter()
-            .any(|pattern| matches(pattern.as_bytes(), name, u8::eq_ignore_ascii_case))
+        any_matches(&self.0, name, u8::eq_ignore_ascii_case)
     }
 }
 
@@ -60,9 +58,7 @@ impl ParameterNames {
     /// Whether a parameter of this name, decoded, is listed.
     #[must_use]
     pub fn lists(&self, name: &[u8]) -> bool {
-        self.0
-            .iter()
-            .any(|pattern| matches(pattern.as_bytes(), name, <u8 as PartialEq>::eq))
+        any_matches(&self.0, name, u8::eq)
     }
 }
 
@@ -95,14 +91,7 @@ impl MediaTypes {
     /// That reason.
     pub fn look(&self, content_type: &[u8]) -> Result<Option<Kind>, LeftAlone> {
         let essence = body::essence(content_type);
-        let listed = |pattern: &String| {
-            matches(
-                pattern.as_bytes(),
-                essence.as_bytes(),
-                <u8 as PartialEq>::eq,
-            )
-        };
-        if !self.0.iter().any(listed) {
+        if !any_matches(&self.0, essence.as_bytes(), u8::eq) {
             return Ok(None);
         }
         body::media_type(content_type).map(|media_type| Kind::of(&media_type))
@@ -168,18 +157,10 @@ impl Allowed {
         let key_allowed = match (&self.key, keys) {
             (None, _) => true,
             (Some(_), []) => false,
-            (Some(pattern), keys) => matches(
-                pattern.as_bytes(),
-                keys.join("/").as_bytes(),
-                <u8 as PartialEq>::eq,
-            ),
+            (Some(pattern), keys) => matches(pattern.as_bytes(), keys.join("/").as_bytes(), u8::eq),
         };
         key_allowed
-            && matches(
-                self.vault.as_bytes(),
-                vault.as_bytes(),
-                <u8 as PartialEq>::eq,
-            )
+            && matches(self.vault.as_bytes(), vault.as_bytes(), u8::eq)
             && matches(
                 self.secret.as_bytes(),
                 secret.as_bytes(),
@@ -245,6 +226,11 @@ fn exact_name(vault: &str, secret: &str, key: Option<&str>) -> String {
         None => format!("{vault}/{secret}"),
         Some(key) => format!("{vault}/{secret}/{key}"),
     }
+}
+
+fn any_matches(patterns: &[String], text: &[u8], same: impl Fn(&u8, &u8) -> bool) -> bool {
+    let mut patterns = patterns.iter();
+    patterns.any(|pattern| matches(pattern.as_bytes(), text, &same))
 }
 
 /// Whole-text match with `*` for any run of bytes. Linear in practice: on a mismatch it goes back to the
@@ -349,7 +335,7 @@ mod tests {
 
     #[test]
     fn stars_in_the_middle() {
-        let same = <u8 as PartialEq>::eq;
+        let same = u8::eq;
         for (pattern, text, expected) in [
             ("a*b*c", "axxbxxc", true),
             ("a*b*c", "axxbxx", false),

@@ -61,6 +61,25 @@ pub fn request(method: &str, target: &str, headers: &[(&str, &[u8])], body: &[u8
     request
 }
 
+/// The bytes of a request with these headers, and this body in chunks of up to 7,000 bytes.
+#[must_use]
+pub fn chunked_request(
+    method: &str,
+    target: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+) -> Vec<u8> {
+    let headers = [headers, &[("transfer-encoding", b"chunked")]].concat();
+    let mut request = request(method, target, &headers, b"");
+    for piece in body.chunks(7000) {
+        request.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        request.extend_from_slice(piece);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
+
 /// Sends `GET target` with these headers on a connection of its own and reads the whole answer.
 ///
 /// # Errors
@@ -92,7 +111,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When nothing listens there.
     pub fn open(address: SocketAddr) -> Result<Self> {
         let stream =
             TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
@@ -253,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives these bytes to whoever connects, in small pieces, and returns what it was sent first.
+    /// Sends these bytes to the first client, in small pieces, and returns what that client sent first.
     fn serve(pieces: &'static [&'static [u8]]) -> (SocketAddr, thread::JoinHandle<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

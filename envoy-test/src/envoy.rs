@@ -302,7 +302,7 @@ impl Envoy {
         lines.collect()
     }
 
-    /// The folder with its configuration, for whoever wants to look.
+    /// The folder with its configuration.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.process.folder.path()
@@ -423,7 +423,7 @@ pub fn bootstrap(setup: &Setup) -> Value {
                 cluster("azure_identity", setup.azure, Some(("login.microsoftonline.com", &setup.azure_ca))),
                 cluster("key_vault", setup.azure, Some(("emulated.vault.azure.net", &setup.azure_ca))),
                 cluster("managed_identity", setup.azure_plain, None),
-                // Nobody listens there.
+                // Nothing listens there.
                 cluster("nobody", SocketAddr::from(([127, 0, 0, 1], 1)), None),
             ],
         },

@@ -115,14 +115,6 @@ impl Writer {
         self.frame(Ok(Frame::data(piece.into()))).await
     }
 
-    /// The trailers, and the end.
-    ///
-    /// # Errors
-    /// When the other side takes no more.
-    pub async fn end_with(self, trailers: &[(&'static str, &str)]) -> Result<()> {
-        self.frame(Ok(Frame::trailers(header_map(trailers)))).await
-    }
-
     /// Breaks the stream off, so that it is not taken for a whole message.
     pub async fn abort(self) {
         let _ = self

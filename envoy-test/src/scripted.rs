@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use crate::exchange::{Body, Reader, full, text_of};
 
-/// What came of one request.
+/// The outcome of one request: what was received of it.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The method.

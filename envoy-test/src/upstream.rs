@@ -188,7 +188,8 @@ impl Connection {
         Ok(received)
     }
 
-    /// The chunks that begin at `at`, and where they end. Envoy sends trailers only when it is told to.
+    /// The chunks that begin at `at`, and where they end. Envoy sends trailers only when
+    /// it is configured to.
     fn read_chunks(&mut self, mut at: usize) -> Result<(Vec<u8>, usize), End> {
         let mut body = Vec::new();
         loop {

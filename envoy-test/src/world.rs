@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Answer};
 use crate::emulator::{AppRegistration, Azure, Options, Server};
-use crate::envoy::{Envoy, Setup, Tools, bootstrap};
+use crate::envoy::{Envoy, Listener, Setup, Tools, bootstrap};
 use crate::leaks;
 use crate::upstream::{Received, Upstream};
 
@@ -20,6 +20,13 @@ pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
 /// Its secret, with characters that need encoding.
 pub const CLIENT_SECRET: &str = "cl13nt~s3cret+&=%";
+
+/// Types of bodies in which tests have references resolved: one of each kind that the filter reads.
+pub const BODY_TYPES: [&str; 3] = [
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "text/plain",
+];
 
 /// A running gateway with its surroundings. Fields are dropped in this order: Envoy goes first.
 pub struct World {
@@ -48,6 +55,16 @@ pub fn configuration(vault: &Value, rest: &Value) -> Value {
     let mut whole = json!({ "vaults": [{ "name": "azure", "prefix": "azure", "config": config }] });
     merge(&mut whole, rest);
     whole
+}
+
+/// A listener whose filter has the vault of [`configuration`] with a `ttl` of 300 s, and `rest`.
+#[must_use]
+pub fn listener<'a>(name: &'a str, rest: &Value, holds_headers: bool) -> Listener<'a> {
+    Listener {
+        name,
+        configuration: configuration(&json!({ "ttl": 300 }), rest),
+        holds_headers,
+    }
 }
 
 fn merge(into: &mut Value, from: &Value) {

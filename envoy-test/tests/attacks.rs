@@ -2,6 +2,7 @@
 //! one worker. After each attack the process is about as large as before, other requests were answered within a
 //! second, and no VM was lost.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -14,7 +15,7 @@ use envoy_test::envoy::Listener;
 use envoy_test::exchange::{Client, Reader, Version, empty, request, streamed, within};
 use envoy_test::lab::Lab;
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, configuration};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -43,8 +44,8 @@ struct Others {
 }
 
 fn target(allow: &[&str], rest: &Value, seed: impl FnOnce(&Azure)) -> Target {
-    let types = ["application/json", FORM, "text/plain"];
-    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": allow });
+    let resolve =
+        json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": allow });
     let mut whole = json!({ "request": { "resolve": resolve } });
     for (name, value) in rest.as_object().into_iter().flatten() {
         whole[name] = value.clone();
@@ -76,7 +77,7 @@ fn target_with(
 impl Target {
     /// Has every buffer grown to its ordinary size, and the ordinary secret in the cache.
     fn warm(&mut self) {
-        for content_type in ["application/json", FORM, "text/plain"] {
+        for content_type in BODY_TYPES {
             let answer = self.post(content_type, &vec![b' '; MEGABYTE]);
             assert_eq!(answer.status, 200, "{}", answer.text());
         }
@@ -213,7 +214,8 @@ fn a_place_in_the_cache_is_not_used_again_by_one_large_body() {
             .map(|n| format!("{{vault://azure/partner-{n}}}"))
             .collect();
         let body = serde_json::to_vec(&names).expect("JSON");
-        let _ = client::send(target.lab.at("attacked"), &post("application/json", &body));
+        let answer = target.post("application/json", &body);
+        assert_eq!(answer.status, 413, "{}", answer.text());
     };
     a_place_in_the_cache_is_not_used_again(attack, &["partner-10000", "partner-9999", "partner-0"]);
 }
@@ -225,11 +227,8 @@ fn a_place_in_the_cache_is_not_used_again_by_versions_in_large_headers() {
             let versions =
                 (0..900).map(|n| format!("{{vault://azure/partner-1#{:032x}}}", request * 900 + n));
             let value: String = versions.collect();
-            let _ = client::get(
-                target.lab.at("attacked"),
-                "/",
-                &[("x-key", value.as_bytes())],
-            );
+            let answer = target.get("/", &[("x-key", value.as_bytes())]);
+            assert_eq!(answer.status, 431, "{}", answer.text());
         }
     };
     // The one that came when the cache was full is among these.
@@ -247,13 +246,12 @@ fn a_place_in_the_cache_is_not_used_again_by_many_small_requests() {
     let attack = |target: &Target| {
         let mut connections = Vec::new();
         for request in 0..105 {
-            let Ok(stream) = std::net::TcpStream::connect(target.lab.at("attacked")) else {
-                continue;
-            };
+            let stream = std::net::TcpStream::connect(target.lab.at("attacked"));
+            let mut stream = stream.expect("a connection");
             let value = references("partner-", request * 100..request * 100 + 100);
             let headers: [(&str, &[u8]); 2] = [("host", b"x"), ("x-key", value.as_bytes())];
-            use std::io::Write as _;
-            let _ = (&stream).write_all(&client::request("GET", "/", &headers, b""));
+            let sent = stream.write_all(&client::request("GET", "/", &headers, b""));
+            sent.expect("the request is taken");
             connections.push(stream);
         }
         thread::sleep(Duration::from_millis(1200));
@@ -638,7 +636,8 @@ fn made_up_names_do_not_use_up_what_listed_secrets_need() {
         let mut number = 0;
         while !stopped.load(Ordering::Relaxed) {
             let value = references("open-made-up-", number..number + 90);
-            let _ = client::get(address, "/", &[("x-key", value.as_bytes())]);
+            let answer = client::get(address, "/", &[("x-key", value.as_bytes())]);
+            assert_eq!(answer.expect("an answer").status, 503);
             number += 90;
             // Enough for any budget, and a log that can be read.
             thread::sleep(Duration::from_millis(10));

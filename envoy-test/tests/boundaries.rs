@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
 use envoy_test::client::{self, Answer};
-use envoy_test::envoy::{Listener, add_route, manager_of};
+use envoy_test::envoy::{add_route, manager_of};
 use envoy_test::exchange::{Version, empty, full, pieces, request};
 use envoy_test::lab::Lab;
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use serde_json::{Value, json};
 
 const MARK: &str = "pl4nted";
@@ -20,22 +20,12 @@ const SPELLED: &str = "pl4nted/\u{e4}\"&+ <x>'(!)\\~%42";
 const LINES: &str = "pl4nted\nline\t2\r/end";
 
 static LAB: LazyLock<Lab> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve =
-        json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": ["azure/open-*"] });
+    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "x-out": "{vault://azure/operator}", "authorization": "{vault://azure/spelled}" } });
     let redact =
         json!({ "redact": true, "resolve": { "headers": ["x-next"], "allow": ["azure/open-*"] } });
     let rules = json!({ "request": { "set": set, "resolve": resolve }, "response": redact });
-    let listener = Listener {
-        name: "gateway",
-        configuration: configuration(&json!({ "ttl": 300 }), &rules),
-        holds_headers: false,
-    };
+    let listener = listener("gateway", &rules, false);
     let change = |all: &mut Value| {
         let redirects = json!({ "max_internal_redirects": 2, "redirect_response_codes": [302] });
         let route = json!({ "cluster": "http1", "internal_redirect_policy": redirects });
@@ -173,6 +163,7 @@ fn an_ordinary_request_after_a_redirect_is_resolved() {
 #[test]
 fn a_client_cannot_have_the_operators_header_dropped() {
     LAB.run(SECRETS, async {
+        let mut reached = 0;
         for connection in ["upgrade, x-out", "X-Out,Upgrade", "upgrade , authorization, x-out", "x-out"] {
             let bytes = format!(
                 "GET /upgrade HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\nupgrade: websocket\r\n\r\n"
@@ -189,7 +180,9 @@ fn a_client_cannot_have_the_operators_header_dropped() {
             let named = received.header("connection").join(",").to_ascii_lowercase();
             let dropped = named.contains("x-out") || named.contains("authorization");
             ensure!(!dropped, "an upstream would drop a header: {}", received.head());
+            reached += 1;
         }
+        ensure!(reached > 0, "no request reached the upstream");
         Ok(())
     });
 }
@@ -324,12 +317,7 @@ fn all_spellings(value: &str) -> Vec<String> {
     mixed.push(unreserved("-_.~", false));
     mixed.push(unreserved("-_.*", true).replace("%20", "+"));
     mixed.push(escaped.replace('/', "\\/"));
-    mixed.push(
-        serde_json::to_string(value)
-            .expect("JSON")
-            .trim_matches('"')
-            .to_owned(),
-    );
+    mixed.push(escaped);
     mixed.push(
         value
             .replace('&', "&amp;")
@@ -407,7 +395,7 @@ fn values_with_named_letters_are_masked() {
         let named = "pl4nted/&auml;&quot;&amp;+ &lt;x&gt;'(!)\\~%42";
         answer_in_pieces("named", vec![format!("|{named}|").into_bytes()]);
         let text = ask("/h1/named", &[])?.text();
-        ensure!(!text.contains("pl4nted"), "{text}");
+        ensure!(text == format!("|{}|", "*".repeat(named.len())), "{text}");
         Ok(())
     });
 }

@@ -3,7 +3,7 @@
 
 use envoy_test::client::{self, Answer, Connection};
 use envoy_test::envoy::Tools;
-use envoy_test::world::{CLIENT_SECRET, World, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, World, configuration};
 use serde_json::{Value, json};
 
 const HOST: &[(&str, &[u8])] = &[("host", b"gateway.test")];
@@ -29,7 +29,7 @@ fn world(request: &Value, more: &Value) -> World {
 
 fn rules() -> Value {
     json!({ "resolve": { "headers": ["x-*"], "query": ["key"], "allow": ["azure/open-*"],
-        "body": ["application/json", "application/x-www-form-urlencoded", "text/plain"] } })
+        "body": BODY_TYPES } })
 }
 
 fn post(
@@ -38,23 +38,11 @@ fn post(
     body: &[u8],
     chunked: bool,
 ) -> Answer {
+    let headers = [HOST, headers].concat();
     let request = if chunked {
-        let mut request = client::request(
-            "POST",
-            "/p",
-            &[HOST, headers, &[("transfer-encoding", b"chunked")]].concat(),
-            b"",
-        );
-        // In pieces that end anywhere.
-        for piece in body.chunks(7000) {
-            request.extend(format!("{:x}\r\n", piece.len()).bytes());
-            request.extend(piece);
-            request.extend(b"\r\n");
-        }
-        request.extend(b"0\r\n\r\n");
-        request
+        client::chunked_request("POST", "/p", &headers, body)
     } else {
-        client::request("POST", "/p", &[HOST, headers].concat(), body)
+        client::request("POST", "/p", &headers, body)
     };
     connection.send(&request).expect("an answer")
 }

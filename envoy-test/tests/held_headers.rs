@@ -2,44 +2,32 @@
 //! Envoy: a denied request never shows at the upstream, and a body goes on with its length. Without that flag a
 //! body that may be changed goes on in chunks.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, ensure};
 use envoy_test::client::{self, Answer, Connection};
-use envoy_test::envoy::Listener;
 use envoy_test::exchange::{VERSIONS, full, pieces, request};
 use envoy_test::lab::{Lab, path};
 use envoy_test::upstream::Received;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use serde_json::json;
 
 const MARK: &str = "pl4nted";
 const SECRETS: &[&str] = &[MARK, CLIENT_SECRET];
 
 /// The upstreams' records are of one test at a time.
-static LAB: LazyLock<std::sync::Mutex<Lab>> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve =
-        json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": ["azure/open-*"] });
+static LAB: LazyLock<Mutex<Lab>> = LazyLock::new(|| {
+    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "authorization": "Bearer {vault://azure/operator}" } });
     let rules = json!({ "request": { "set": set, "resolve": resolve } });
     let small = json!({ "request": { "set": set, "resolve": resolve }, "max_body_bytes": 1000 });
     let masked =
         json!({ "request": { "set": set, "resolve": resolve }, "response": { "redact": true } });
-    let listener = |name, rest, holds_headers| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers,
-    };
     let listeners = [
-        listener("held", rules.clone(), true),
-        listener("held-small", small, true),
-        listener("held-masked", masked, true),
-        listener("not-held", rules, false),
+        listener("held", &rules, true),
+        listener("held-small", &small, true),
+        listener("held-masked", &masked, true),
+        listener("not-held", &rules, false),
     ];
     let lab = Lab::start(
         1,
@@ -59,13 +47,15 @@ static LAB: LazyLock<std::sync::Mutex<Lab>> = LazyLock::new(|| {
             );
         },
     );
-    std::sync::Mutex::new(lab.expect("the lab starts"))
+    Mutex::new(lab.expect("the lab starts"))
 });
 
+fn lab() -> MutexGuard<'static, Lab> {
+    LAB.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn check(steps: impl FnOnce(&Lab) -> Result<()>) {
-    let lab = LAB
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lab = lab();
     let upstream = &lab.world.upstream;
     let _ = upstream.take();
     let before = upstream.stray().len();
@@ -93,17 +83,11 @@ fn post_bytes(content_type: &str, body: &[u8], chunked: bool) -> Vec<u8> {
         ("host", b"gateway.test"),
         ("content-type", content_type.as_bytes()),
     ];
-    if !chunked {
-        return client::request("POST", "/p", &headers, body);
+    if chunked {
+        client::chunked_request("POST", "/p", &headers, body)
+    } else {
+        client::request("POST", "/p", &headers, body)
     }
-    let headers = [&headers[..], &[("transfer-encoding", b"chunked")]].concat();
-    let mut request = client::request("POST", "/p", &headers, b"");
-    for piece in body.chunks(7000) {
-        request.extend(format!("{:x}\r\n", piece.len()).bytes());
-        request.extend([piece, b"\r\n"].concat());
-    }
-    request.extend(b"0\r\n\r\n");
-    request
 }
 
 /// How many requests Envoy began to send to the upstream.
@@ -155,9 +139,7 @@ fn a_denied_body_never_reaches_the_upstream() {
 
 #[test]
 fn a_denied_body_with_trailers_never_reaches_the_upstream() {
-    let lab = LAB
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lab = lab();
     lab.run(SECRETS, async {
         for version in VERSIONS {
             let headers = [
@@ -365,9 +347,7 @@ fn requests_follow_each_other_over_one_connection() {
 
 #[test]
 fn over_http2_a_resolved_body_has_its_new_length_too() {
-    let lab = LAB
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let lab = lab();
     lab.run(SECRETS, async {
         for version in VERSIONS {
             for (body, expected) in [

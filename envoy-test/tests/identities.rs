@@ -99,7 +99,7 @@ fn a_client_certificate() {
 }
 
 #[test]
-fn a_certificate_that_is_not_registered_is_told_with_what_to_do() {
+fn an_unregistered_certificate_is_logged_with_what_to_do() {
     let pem = std::fs::read_to_string(bundle()).expect("the PEM file");
     let without_certificate = |azure: &Azure| {
         seed(azure);
@@ -225,7 +225,7 @@ fn another_cloud() {
 }
 
 #[test]
-fn a_vault_of_another_tenant_is_told_by_name() {
+fn a_vault_of_another_tenant_is_logged_with_both_tenants() {
     // Known to Entra ID before Envoy starts: an app that is not found is not asked for again at once.
     let other_tenant = |azure: &Azure| {
         seed(azure);

@@ -5,14 +5,13 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 use envoy_test::client::{self, Connection};
-use envoy_test::envoy::Listener;
 use envoy_test::exchange::{
     Client, Reader, VERSIONS, Version, Whole, Writer, empty, full, pieces, request, streamed,
     text_of, within,
 };
 use envoy_test::lab::{Lab, path};
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use http::Response;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -24,29 +23,19 @@ const SECRETS: &[&str] = &[MARK, CLIENT_SECRET];
 const LONG: usize = 400;
 
 static LAB: LazyLock<Lab> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve = json!({ "headers": ["x-*"], "body": types, "allow": ["azure/open-*"] });
+    let resolve = json!({ "headers": ["x-*"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "authorization": "Bearer {vault://azure/long}" } });
     let redact =
         json!({ "request": { "set": set, "resolve": resolve }, "response": { "redact": true } });
     let collect = json!({ "request": { "set": set }, "response": {
-        "redact": true, "resolve": { "headers": ["x-next"], "body": types, "allow": ["azure/open-*"] } } });
-    let listener = |name, rest, holds_headers| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers,
-    };
+        "redact": true, "resolve": { "headers": ["x-next"], "body": BODY_TYPES, "allow": ["azure/open-*"] } } });
     let resolve_only = json!({ "request": { "resolve": resolve } });
     let listeners = [
         // What Envoy itself does, as the filter has nothing to do with its responses.
-        listener("plain", resolve_only, false),
-        listener("redact", redact.clone(), false),
-        listener("held", redact, true),
-        listener("collect", collect, false),
+        listener("plain", &resolve_only, false),
+        listener("redact", &redact, false),
+        listener("held", &redact, true),
+        listener("collect", &collect, false),
     ];
     let lab = Lab::start(
         1,

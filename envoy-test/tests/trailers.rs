@@ -5,11 +5,10 @@
 use std::sync::LazyLock;
 
 use anyhow::{Result, ensure};
-use envoy_test::envoy::Listener;
 use envoy_test::exchange::{VERSIONS, Version, Whole, empty, pieces, request};
 use envoy_test::lab::{Lab, path};
 use envoy_test::scripted::respond;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use serde_json::json;
 
 const MARK: &str = "pl4nted";
@@ -17,30 +16,17 @@ const REFERENCE: &str = "{vault://azure/open-trailer}";
 const SECRETS: &[&str] = &[MARK, CLIENT_SECRET];
 
 static LAB: LazyLock<Lab> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
     let request =
-        json!({ "resolve": { "headers": ["x-*"], "body": types, "allow": ["azure/open-*"] } });
+        json!({ "resolve": { "headers": ["x-*"], "body": BODY_TYPES, "allow": ["azure/open-*"] } });
     let collect =
-        json!({ "resolve": { "body": types, "allow": ["azure/open-*"] }, "redact": true });
-    let listener = |name, rest| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers: false,
-    };
+        json!({ "resolve": { "body": BODY_TYPES, "allow": ["azure/open-*"] }, "redact": true });
+    let rules = json!({ "request": request, "response": { "redact": true } });
+    let collect = json!({ "response": collect });
+    let small = json!({ "request": request, "max_body_bytes": 1000 });
     let listeners = [
-        listener(
-            "rules",
-            json!({ "request": request, "response": { "redact": true } }),
-        ),
-        listener("collect", json!({ "response": collect })),
-        listener(
-            "small",
-            json!({ "request": request, "max_body_bytes": 1000 }),
-        ),
+        listener("rules", &rules, false),
+        listener("collect", &collect, false),
+        listener("small", &small, false),
     ];
     let lab = Lab::start(
         1,

@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use envoy_test::emulator::{Endpoint, Fault};
-use envoy_test::envoy::{Listener, add_cluster, add_route, manager_of};
+use envoy_test::envoy::{add_cluster, add_route, manager_of};
 use envoy_test::exchange::within;
 use envoy_test::lab::Lab;
-use envoy_test::world::{CLIENT_SECRET, configuration};
+use envoy_test::world::{BODY_TYPES, CLIENT_SECRET, listener};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,27 +25,16 @@ const SECRETS: &[&str] = &[MARK, CLIENT_SECRET];
 static HANDSHAKES: OnceLock<Arc<Mutex<Vec<Request>>>> = OnceLock::new();
 
 static LAB: LazyLock<Lab> = LazyLock::new(|| {
-    let types = [
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-    ];
-    let resolve =
-        json!({ "headers": ["x-*"], "query": ["key"], "body": types, "allow": ["azure/open-*"] });
+    let resolve = json!({ "headers": ["x-*"], "query": ["key"], "body": BODY_TYPES, "allow": ["azure/open-*"] });
     let set = json!({ "headers": { "authorization": "Bearer {vault://azure/operator}" } });
-    let answers = json!({ "redact": true, "resolve": { "headers": ["x-*"], "body": types, "allow": ["azure/open-*"] } });
+    let answers = json!({ "redact": true, "resolve": { "headers": ["x-*"], "body": BODY_TYPES, "allow": ["azure/open-*"] } });
     let rules = json!({ "request": { "set": set, "resolve": resolve } });
     let masked = json!({ "request": { "set": set, "resolve": resolve }, "response": answers });
-    let listener = |name, rest, holds_headers| Listener {
-        name,
-        configuration: configuration(&json!({ "ttl": 300 }), &rest),
-        holds_headers,
-    };
     let listeners = [
-        listener("rules", rules.clone(), false),
-        listener("rules-held", rules, true),
-        listener("masked", masked.clone(), false),
-        listener("masked-held", masked, true),
+        listener("rules", &rules, false),
+        listener("rules-held", &rules, true),
+        listener("masked", &masked, false),
+        listener("masked-held", &masked, true),
     ];
     let servers = tokio::runtime::Runtime::new().expect("a runtime");
     let (websockets, echo) =

@@ -553,6 +553,20 @@ fn more_readings_than_are_followed_hide_no_value() {
     assert_eq!(String::from_utf8(out).unwrap(), right);
 }
 
+/// One value of 12,000 bytes: `unit` again and again, then `end`.
+fn long(unit: &str, end: &str) -> Vec<String> {
+    vec![unit.repeat(12_000 / unit.len()) + end]
+}
+
+/// A value of 3,000 words, each `%` or `%25`, which are two spellings of the same character.
+fn ambiguous_words() -> String {
+    let word = |n: u32| match n.wrapping_mul(2_654_435_769) >> 31 {
+        0 => "%",
+        _ => "%25",
+    };
+    (0..3000).map(word).collect()
+}
+
 /// Steps for each byte of a text of 1 MB that repeats `pattern`.
 fn steps(values: &[String], pattern: &str) -> f64 {
     let redactor = redactor(values);
@@ -564,17 +578,7 @@ fn steps(values: &[String], pattern: &str) -> f64 {
 
 #[test]
 fn hostile_texts_cost_few_steps_for_each_byte() {
-    let long = |unit: &str, end: &str| vec![unit.repeat(12_000 / unit.len()) + end];
     let nested: Vec<String> = (4..104).map(|n| "a".repeat(n)).collect();
-    let words: String = (0..3000_u32)
-        .map(|n| {
-            if n.wrapping_mul(2_654_435_769) >> 31 == 0 {
-                "%"
-            } else {
-                "%25"
-            }
-        })
-        .collect();
     for (name, values, pattern) in [
         ("the value nearly, again and again", long("a", "b"), "a"),
         ("the value throughout", long("a", ""), "a"),
@@ -603,7 +607,7 @@ fn hostile_texts_cost_few_steps_for_each_byte() {
         ("names", long("\u{e4}", "b"), "&auml;"),
         ("nearly names", long("\u{e4}", "b"), "&aum"),
         ("values in values", nested, "a"),
-        ("a value of ambiguous words", vec![words], "%25"),
+        ("a value of ambiguous words", vec![ambiguous_words()], "%25"),
     ] {
         let steps = steps(&values, pattern);
         assert!(steps <= 18.0, "{name}: {steps} steps a byte");
@@ -613,18 +617,8 @@ fn hostile_texts_cost_few_steps_for_each_byte() {
 #[test]
 #[ignore = "measures; run it with --release and --nocapture"]
 fn nanoseconds_for_each_byte() {
-    let long = |unit: &str, end: &str| vec![unit.repeat(12_000 / unit.len()) + end];
     let json =
         r#"{"id":12345,"name":"Example name","tags":["one","two"],"note":"some text\nmore"},"#;
-    let words: String = (0..3000_u32)
-        .map(|n| {
-            if n.wrapping_mul(2_654_435_769) >> 31 == 0 {
-                "%"
-            } else {
-                "%25"
-            }
-        })
-        .collect();
     for (name, values, pattern) in [
         (
             "no start",
@@ -651,7 +645,7 @@ fn nanoseconds_for_each_byte() {
         ("newlines", long("\n", "b"), "\\\\n"),
         ("percent twice", long("%25", "b"), "%25"),
         ("amp", long("&", "b"), "&amp;"),
-        ("words", vec![words], "%25"),
+        ("words", vec![ambiguous_words()], "%25"),
     ] {
         let redactor = redactor(&values);
         let text = pattern.repeat((1 << 20) / pattern.len()).into_bytes();

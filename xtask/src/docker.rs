@@ -63,7 +63,7 @@ const STACKS: [Stack; 2] = [
 /// How long a gateway may take from its start to the right answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of it.
+/// The outcome of the test.
 pub(crate) enum Outcome {
     /// So many stacks did what they should.
     Passed(u64),

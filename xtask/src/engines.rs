@@ -13,11 +13,11 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// How long each fuzz target runs.
 const SECONDS: u64 = 5;
 
-/// What came of it.
+/// The outcome of the tests in one engine.
 pub(crate) enum Outcome {
     /// So many tests, or targets, went well.
     Passed(u64),
-    /// This is missing here, and not to be had by cargo.
+    /// This is missing here, and cargo cannot install it.
     Skipped(String),
 }
 

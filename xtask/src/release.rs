@@ -17,7 +17,7 @@ const PACKAGE: &str = "azure-key-vault-filter";
 pub(crate) struct Artifact<'a> {
     pub(crate) path: &'a Path,
     pub(crate) sha256: &'a str,
-    /// As cargo was told.
+    /// The features that cargo built it with.
     pub(crate) features: &'a [&'a str],
     pub(crate) target: &'a str,
     /// `1.95.0`

@@ -49,8 +49,8 @@ pub(crate) fn all(filter: &[String], fast: bool, long: bool, docker: bool) -> Ex
 struct Summary(Vec<(&'static str, Duration, bool)>);
 
 impl Summary {
-    /// `None` when what the tests need could not be had. A lint that fails does not keep the tests from
-    /// running: one run of CI tells everything.
+    /// `None` when something that the tests need could not be built or installed. A lint that fails does not
+    /// keep the tests from running: one run of CI shows everything.
     fn everything(&mut self, filter: &[String], fast: bool, long: bool) -> Option<Counts> {
         let full = self.step("full filter", || wasm::build(wasm::Variant::Full))?;
         let built = self.step("filter", || wasm::build(wasm::Variant::Standard))?;

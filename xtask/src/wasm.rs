@@ -109,7 +109,7 @@ fn compile(
     Ok((folder.join(TARGET).join(file), compiler))
 }
 
-/// What cargo is told of a variant's features.
+/// Cargo's options for a variant's features.
 const fn features(variant: Variant) -> &'static [&'static str] {
     match variant {
         Variant::Standard => &[],
@@ -167,7 +167,7 @@ fn remap(rustc: &OsStr) -> Result<String> {
     Ok(flags)
 }
 
-/// All that the compiler is told beside the profile.
+/// The compiler's flags beside the profile.
 fn flags(rustc: &OsStr) -> Result<String> {
     let mut flags = remap(rustc)?;
     // Both hosts' engines have it, and the search for references takes a fifth of the instructions.
@@ -237,7 +237,7 @@ fn toolchain() -> Result<Toolchain> {
     Ok(Toolchain::Debian)
 }
 
-/// Asks nobody for a password: whoever is not root is told what to install.
+/// Never asks for a password: a user who is not root gets an error that says what to install.
 fn install_debian() -> Result<()> {
     let user = ask("asking who this is", Command::new("id").arg("-u"))?;
     if user.trim() != "0" {

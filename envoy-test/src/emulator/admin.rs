@@ -11,7 +11,7 @@ use super::azure::{Azure, Endpoint};
 use super::faults::{Cut, Fault};
 use super::vault::is_name;
 
-/// What the admin API can do, as it tells whoever asks for something else.
+/// What the admin API can do: the answer to any other request.
 const HELP: &str = "PUT /admin/secrets/NAME with the value as body; DELETE /admin/secrets/NAME; \
     PATCH /admin/secrets/NAME with Key Vault's JSON; \
     PUT /admin/vaults/VAULT/secrets/NAME with the value as body; \

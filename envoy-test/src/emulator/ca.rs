@@ -30,7 +30,7 @@ impl TestCa {
         })
     }
 
-    /// The root certificate, for whoever is to trust it.
+    /// The root certificate, for clients that are to trust it.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem

@@ -158,12 +158,6 @@ impl Gateway {
         self.host.borrow().shared.entries()
     }
 
-    /// How many entries of shared data went for lack of room.
-    #[must_use]
-    pub fn evictions(&self) -> u64 {
-        self.host.borrow().shared.evictions()
-    }
-
     /// Linear memory of all VMs, in bytes.
     pub fn memory(&mut self) -> usize {
         let vms = self
@@ -352,17 +346,8 @@ impl Gateway {
     /// What follows from what callbacks did: resumes and local responses of all streams of all workers.
     fn settle(&mut self) {
         loop {
-            let open: Vec<StreamId> = {
-                let host = self.host.borrow();
-                let open = host.streams.iter().filter(|(_, s)| !s.over);
-                open.map(|((worker, context), _)| StreamId {
-                    worker: *worker,
-                    context: *context,
-                })
-                .collect()
-            };
             let mut moved = false;
-            for id in open {
+            for id in self.open_streams(|_, _| true) {
                 moved |= match self.dialect() {
                     Dialect::Envoy => self.pump(id),
                     Dialect::Wasmx => self.run(id),

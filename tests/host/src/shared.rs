@@ -30,7 +30,6 @@ pub(crate) struct SharedData {
     entries: BTreeMap<Vec<u8>, Entry>,
     clock: u64,
     envoys_cas: u32,
-    evictions: u64,
 }
 
 /// What the store needs for an entry beside its bytes; measured: 256 KiB hold 124 values of 1000 bytes.
@@ -44,7 +43,6 @@ impl SharedData {
             entries: BTreeMap::new(),
             clock: 0,
             envoys_cas: 0,
-            evictions: 0,
         }
     }
 
@@ -112,7 +110,7 @@ impl SharedData {
         Ok(())
     }
 
-    /// Least recently used entries go, and nobody is told.
+    /// Removes the least recently used entries, without any notice to the filter.
     fn make_room(&mut self, zone: usize, needed: usize, but: &[u8]) {
         let size = |entry: &Entry| entry.value.len() + OVERHEAD;
         loop {
@@ -126,7 +124,6 @@ impl SharedData {
                 return;
             };
             self.entries.remove(&oldest);
-            self.evictions += 1;
         }
     }
 
@@ -150,10 +147,5 @@ impl SharedData {
     pub(crate) fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let entries = self.entries.values();
         entries.map(|e| (e.key.clone(), e.value.clone())).collect()
-    }
-
-    /// How often an entry went for lack of room.
-    pub(crate) const fn evictions(&self) -> u64 {
-        self.evictions
     }
 }

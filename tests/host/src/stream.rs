@@ -125,7 +125,7 @@ impl Response {
 pub struct Sent {
     /// Pseudo-headers and headers.
     pub headers: Headers,
-    /// The body, or what came of it so far.
+    /// The body, or the part received so far.
     pub body: Vec<u8>,
     /// The trailers.
     pub trailers: Headers,
@@ -142,7 +142,7 @@ pub struct Answer {
     pub status: u16,
     /// The headers.
     pub headers: Headers,
-    /// The body, or what came of it so far.
+    /// The body, or the part received so far.
     pub body: Vec<u8>,
     /// The trailers.
     pub trailers: Headers,

@@ -10,7 +10,7 @@ use wasmtime::{
     Caller, Config, Engine, Error, Extern, Instance, InstancePre, Linker, Module, Result, Store,
 };
 
-use crate::host::{Host, Ill, OK, Reply};
+use crate::host::{Host, Ill, Reply};
 
 mod imports;
 mod wasi;
@@ -207,10 +207,6 @@ fn ask<T>(
             Err(Error::msg(what))
         }
     }
-}
-
-fn status(result: std::result::Result<(), u32>) -> u32 {
-    result.err().unwrap_or(OK)
 }
 
 fn text(env: &mut Env<'_>, at: u32, size: u32) -> Result<String> {

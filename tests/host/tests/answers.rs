@@ -1,4 +1,4 @@
-//! What clients are told when a request is refused, in both dialects: Kong's shape with a request id, or a
+//! What clients get when a request is refused, in both dialects: Kong's shape with a request id, or a
 //! gRPC status; and nothing of what Azure said.
 
 mod world;

@@ -128,7 +128,7 @@ fn without_the_bridge_a_kept_connection_loses_a_reply_from_an_answer() {
 }
 
 #[test]
-fn requests_are_told_apart_by_three_properties() {
+fn three_properties_tell_requests_apart() {
     // What each property's first bytes are, as a number.
     let property = |name: &str| {
         let bytes: String = name.bytes().map(|b| format!("\\{b:02x}")).collect();

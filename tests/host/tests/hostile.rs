@@ -322,13 +322,13 @@ fn headers_that_route_or_frame_are_never_written() {
             request.headers.set(name, b"/{vault://azure/open-1}");
             let id = world.gateway.request(0, request);
             world.answer_all();
-            if let Some(sent) = world.gateway.sent(id) {
-                assert_eq!(
-                    sent.headers.text(name),
-                    "/{vault://azure/open-1}",
-                    "{dialect:?}"
-                );
-            }
+            let sent = world.gateway.sent(id);
+            let sent = sent.unwrap_or_else(|| panic!("{dialect:?} {name}: not sent"));
+            assert_eq!(
+                sent.headers.text(name),
+                "/{vault://azure/open-1}",
+                "{dialect:?}"
+            );
         }
         assert_eq!(world.azure.calls().len(), 0);
         world.expected = |v| v.what.contains("content-length");
@@ -382,20 +382,18 @@ fn over_long_and_very_many_references() {
         let (upstream, client) = outcome(&mut world, &request(Place::Header, &too_many));
         assert_eq!(upstream, "", "{dialect:?}");
         assert!(client.starts_with("431"), "{dialect:?} {client}");
-        for n in 1..200 {
+        for depth in [2_500, 5_000, 7_500] {
             let deep = format!(
                 "{}\"{{vault://azure/open-1}}\"{}",
-                "[".repeat(n * 50),
-                "]".repeat(n * 50)
+                "[".repeat(depth),
+                "]".repeat(depth)
             );
-            if n % 50 == 0 {
-                let request = Request::post("/", "application/json", deep.as_bytes());
-                let (upstream, client) = outcome(&mut world, &request);
-                assert!(
-                    upstream.contains("[\"pl4nted-open-1\"]") || client.starts_with("413"),
-                    "{dialect:?} {client}"
-                );
-            }
+            let request = Request::post("/", "application/json", deep.as_bytes());
+            let (upstream, client) = outcome(&mut world, &request);
+            assert!(
+                upstream.contains("[\"pl4nted-open-1\"]"),
+                "{dialect:?} {depth}: {client}"
+            );
         }
     }
 }

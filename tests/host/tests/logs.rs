@@ -1,5 +1,5 @@
-//! The log of one good and one bad hour by the test's clock, kept in docs/samples for whoever wants to know
-//! what it looks like; that troubles are summed up; and who used what (`audit`).
+//! The log of one good and one bad hour by the test's clock, kept in docs/samples to show what it looks like;
+//! that repeated errors are summed up; and who used what (`audit`).
 
 mod world;
 
@@ -105,7 +105,7 @@ fn a_good_hour_is_a_few_lines() {
 }
 
 #[test]
-fn a_bad_hour_is_told_from_its_beginning_to_its_end() {
+fn every_failure_of_a_bad_hour_is_logged_with_its_beginning_and_end() {
     let world = an_hour(|world, passed| match passed {
         // The vault asks for quiet.
         300 => world
@@ -214,7 +214,7 @@ fn failures_have_azures_request_id_and_an_end() {
 }
 
 #[test]
-fn each_use_by_a_client_is_told_with_who_and_what_became_of_it() {
+fn each_use_by_a_client_is_logged_with_the_client_and_the_outcome() {
     for dialect in BOTH {
         let audit = json!({ "audit": { "client_header": "X-Consumer" } });
         let rules = json!({
@@ -275,11 +275,12 @@ fn without_a_header_the_address_says_who() {
 }
 
 #[test]
-fn nobody_is_told_of_unless_it_is_asked_for() {
+fn without_audit_no_use_is_logged() {
     for dialect in BOTH {
         let mut world = World::resolving(dialect, json!({}));
-        world.get(0, &[("x-key", "{vault://azure/open-1}")]);
+        let id = world.get(0, &[("x-key", "{vault://azure/open-1}")]);
         world.answer_all();
+        assert_eq!(world.upstream(id, "x-key"), ["pl4nted-open-1"]);
         assert_eq!(lines(&world, "secret_used"), Vec::<String>::new());
     }
 }

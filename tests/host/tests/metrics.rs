@@ -214,9 +214,9 @@ fn a_host_without_room_is_asked_once_for_each_metric() {
     }
 }
 
-/// An idle gateway tells nothing but what ends: a look at each gauge, and the seconds.
+/// An idle gateway reads each gauge and writes only the seconds that are left.
 #[test]
-fn what_does_not_move_is_not_told() {
+fn metrics_that_do_not_change_are_not_written() {
     for dialect in BOTH {
         let mut world = World::resolving(dialect, json!({}));
         world.get(0, &[("x-key", "{vault://azure/open-1}")]);
@@ -235,9 +235,9 @@ fn what_does_not_move_is_not_told() {
     }
 }
 
-/// Of a request's own cost counting is no part: it makes no host call.
+/// Counting adds nothing to a request's own cost: it makes no host call.
 #[test]
-fn requests_tell_nothing() {
+fn requests_make_no_calls_for_metrics() {
     let mut world = World::resolving(Dialect::Envoy, json!({}));
     world.get(0, &[("x-key", "{vault://azure/open-1}")]);
     world.answer_all();

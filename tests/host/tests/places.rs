@@ -10,13 +10,9 @@ use world::{BOTH, World};
 /// A secret with everything that could break out of a place.
 const NASTY: &str = "pl4nted\"\\&=#%+ é\r\n\u{0}{vault://azure/closed}";
 
-fn nasty() -> String {
-    NASTY.to_owned()
-}
-
 fn world(dialect: Dialect, request: Value) -> World {
     let world = World::new(dialect, json!({}), request);
-    world.azure.set_secret("open-nasty", &nasty());
+    world.azure.set_secret("open-nasty", NASTY);
     world
 }
 
@@ -234,7 +230,7 @@ fn a_body_that_wasmx_put_into_a_file_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_had_is_removed_in_each_places_own_way() {
+fn references_without_a_value_are_removed_in_each_places_own_way() {
     for dialect in BOTH {
         let mut configuration = world::configuration(&json!({}), &resolving());
         configuration["on_error"] = json!("remove");
@@ -321,19 +317,15 @@ fn references_in_responses_are_resolved() {
         let rules = json!({ "resolve": { "headers": ["x-next"], "body": ["application/json"], "allow": ["azure/open-*"] } });
         let mut world = with_response(dialect, rules, 7);
         world.gateway.answer_upstream(|_| {
+            let body = r#"{"k":"{vault://azure/open-2}","c":"{vault://azure/closed}"}"#;
+            let length = body.len().to_string();
             let headers = [
                 ("content-type", "application/json"),
                 ("x-next", "{vault://azure/open-1}"),
                 ("x-other", "{vault://azure/open-1}"),
-                ("content-length", "58"),
+                ("content-length", &length),
             ];
-            Response::new(
-                200,
-                &headers,
-                br#"{"k":"{vault://azure/open-2}","c":"{vault://azure/closed}"}"#
-                    .get(..58)
-                    .unwrap_or_default(),
-            )
+            Response::new(200, &headers, body.as_bytes())
         });
         // WasmX cannot wait in a response: the values are there for the next one.
         let first = world.get(0, &[]);
@@ -358,10 +350,10 @@ fn references_in_responses_are_resolved() {
             "{dialect:?}"
         );
         assert_eq!(answer.headers.text("x-other"), "{vault://azure/open-1}");
-        assert!(
-            String::from_utf8_lossy(&answer.body)
-                .starts_with(r#"{"k":"pl4nted-open-2","c":"{vault://azure/closed}""#),
-            "{answer:?}"
+        assert_eq!(
+            String::from_utf8_lossy(&answer.body),
+            r#"{"k":"pl4nted-open-2","c":"{vault://azure/closed}"}"#,
+            "{dialect:?}"
         );
         assert_eq!(world.azure.secret_calls("closed"), 0);
     }
@@ -528,7 +520,10 @@ fn a_prepared_header_goes_to_those_who_ask_for_it_and_nobody_else() {
         let id = get(&mut world, &[("x-a", one), ("X-A", "2")]);
         match dialect {
             Dialect::Envoy => assert_eq!(world.upstream(id, "x-a"), ["pl4nted-open-1", "2"]),
-            Dialect::Wasmx => assert!(world.gateway.answered(id).is_some()),
+            Dialect::Wasmx => {
+                let answer = world.gateway.answered(id);
+                assert_eq!(answer.map(|answer| answer.status), Some(400));
+            }
         }
         // A new version is in use when its time has come.
         world.azure.set_secret("open-1", "pl4nted-new");

@@ -2,19 +2,68 @@
 
 use wasmtime::{Linker, Result};
 
-use super::{Data, Env, ask, give, read, status, text, write};
+use super::{Data, Env, ask, give, read, text, write};
 use crate::headers::Headers;
-use crate::host::{Host, Ill, OK, Reply};
+use crate::host::{BAD_ARGUMENT, Host, Ill, NOT_FOUND, OK, Reply};
 
 /// Proxy-Wasm ABI 0.2.1 (<https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>), as far as
 /// filters of this kind use it. An import that is missing here fails the instantiation by its name, as
 /// `proxy_get_log_level` does in WasmX.
 pub(super) fn link(linker: &mut Linker<Data>) -> Result<()> {
     link_basics(linker)?;
+    link_numbers(linker)?;
     link_headers(linker)?;
     link_data(linker)?;
     link_flow(linker)?;
     link_metrics(linker)
+}
+
+/// Asks the host for something that has no result; the status.
+fn act(
+    env: &mut Env<'_>,
+    name: &'static str,
+    request: impl FnOnce(&mut Host) -> Reply,
+) -> Result<u32> {
+    answer(env, name, request, |_, ()| Ok(()))
+}
+
+/// Asks the host for something, and puts the result into the module's memory; the status.
+fn answer<T>(
+    env: &mut Env<'_>,
+    name: &'static str,
+    request: impl FnOnce(&mut Host) -> Reply<T>,
+    put: impl FnOnce(&mut Env<'_>, T) -> Result<()>,
+) -> Result<u32> {
+    match ask(env, name, request)? {
+        Ok(value) => put(env, value).map(|()| OK),
+        Err(status) => Ok(status),
+    }
+}
+
+/// Headers as a module writes them.
+fn headers_of(bytes: &[u8]) -> Reply<Headers> {
+    Headers::deserialize(bytes).ok_or(Ill::Status(BAD_ARGUMENT))
+}
+
+/// Calls with one number, which the host function of the same form takes.
+fn link_numbers(linker: &mut Linker<Data>) -> Result<()> {
+    type Call = fn(&mut Host, u32) -> Reply;
+    let calls: [(&'static str, Call); 4] = [
+        ("proxy_set_tick_period_milliseconds", Host::set_tick_period),
+        ("proxy_close_stream", Host::close_stream),
+        ("proxy_continue_stream", Host::continue_stream),
+        ("proxy_set_effective_context", Host::set_effective_context),
+    ];
+    for (name, call) in calls {
+        linker.func_wrap(
+            "env",
+            name,
+            move |mut env: Env<'_>, number: u32| -> Result<u32> {
+                act(&mut env, name, |host| call(host, number))
+            },
+        )?;
+    }
+    Ok(())
 }
 
 fn link_basics(linker: &mut Linker<Data>) -> Result<()> {
@@ -23,37 +72,26 @@ fn link_basics(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_log",
         |mut env: Env<'_>, level: u32, at: u32, size: u32| -> Result<u32> {
             let message = read(&mut env, at, size)?;
-            ask(&mut env, "proxy_log", |host| {
+            act(&mut env, "proxy_log", |host| {
                 host.log(level, &message);
                 Ok(())
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
         "env",
         "proxy_get_current_time_nanoseconds",
         |mut env: Env<'_>, at: u32| -> Result<u32> {
-            let now = ask(&mut env, "proxy_get_current_time_nanoseconds", |host| {
-                Ok(host.time())
-            })?;
-            let now = now.unwrap_or(0) * 1_000_000;
-            write(&mut env, at, &now.to_le_bytes())?;
-            Ok(OK)
-        },
-    )?;
-    linker.func_wrap(
-        "env",
-        "proxy_set_tick_period_milliseconds",
-        |mut env: Env<'_>, period: u32| -> Result<u32> {
-            ask(&mut env, "proxy_set_tick_period_milliseconds", |host| {
-                host.set_tick_period(period)
-            })
-            .map(status)
+            answer(
+                &mut env,
+                "proxy_get_current_time_nanoseconds",
+                |host| Ok(host.time() * 1_000_000),
+                |env, now| write(env, at, &now.to_le_bytes()),
+            )
         },
     )?;
     linker.func_wrap("env", "proxy_done", |mut env: Env<'_>| -> Result<u32> {
-        ask(&mut env, "proxy_done", |_| Ok(())).map(status)
+        act(&mut env, "proxy_done", |_| Ok(()))
     })?;
     Ok(())
 }
@@ -63,12 +101,12 @@ fn link_headers(linker: &mut Linker<Data>) -> Result<()> {
         "env",
         "proxy_get_header_map_pairs",
         |mut env: Env<'_>, map: u32, at: u32, size: u32| -> Result<u32> {
-            match ask(&mut env, "proxy_get_header_map_pairs", |host| {
-                host.headers(map)
-            })? {
-                Ok(headers) => give(&mut env, &headers.serialize(), at, size).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_get_header_map_pairs",
+                |host| host.headers(map),
+                |env, headers| give(env, &headers.serialize(), at, size),
+            )
         },
     )?;
     linker.func_wrap(
@@ -82,17 +120,16 @@ fn link_headers(linker: &mut Linker<Data>) -> Result<()> {
          size: u32|
          -> Result<u32> {
             let name = text(&mut env, name, name_size)?;
-            let value = ask(&mut env, "proxy_get_header_map_value", |host| {
-                let headers = host.headers(map)?;
-                headers
-                    .get(&name)
-                    .map(<[u8]>::to_vec)
-                    .ok_or(Ill::Status(crate::host::NOT_FOUND))
-            })?;
-            match value {
-                Ok(value) => give(&mut env, &value, at, size).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_get_header_map_value",
+                |host| {
+                    let headers = host.headers(map)?;
+                    let value = headers.get(&name).map(<[u8]>::to_vec);
+                    value.ok_or(Ill::Status(NOT_FOUND))
+                },
+                |env, value| give(env, &value, at, size),
+            )
         },
     )?;
     type Change = fn(&mut Host, u32, &str, &[u8]) -> Reply;
@@ -112,7 +149,7 @@ fn link_headers(linker: &mut Linker<Data>) -> Result<()> {
                   size: u32|
                   -> Result<u32> {
                 let (name, value) = (text(&mut env, name, name_size)?, read(&mut env, at, size)?);
-                ask(&mut env, call, |host| change(host, map, &name, &value)).map(status)
+                act(&mut env, call, |host| change(host, map, &name, &value))
             },
         )?;
     }
@@ -121,10 +158,9 @@ fn link_headers(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_remove_header_map_value",
         |mut env: Env<'_>, map: u32, name: u32, name_size: u32| -> Result<u32> {
             let name = text(&mut env, name, name_size)?;
-            ask(&mut env, "proxy_remove_header_map_value", |host| {
+            act(&mut env, "proxy_remove_header_map_value", |host| {
                 host.remove_header(map, &name)
             })
-            .map(status)
         },
     )?;
     Ok(())
@@ -135,16 +171,16 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
         "env",
         "proxy_get_buffer_bytes",
         |mut env: Env<'_>, buffer: u32, start: u32, most: u32, at: u32, size: u32| -> Result<u32> {
-            match ask(&mut env, "proxy_get_buffer_bytes", |host| {
-                host.buffer(buffer)
-            })? {
-                Ok(bytes) => {
+            answer(
+                &mut env,
+                "proxy_get_buffer_bytes",
+                |host| host.buffer(buffer),
+                |env, bytes| {
                     let start = (start as usize).min(bytes.len());
                     let end = start.saturating_add(most as usize).min(bytes.len());
-                    give(&mut env, &bytes[start..end], at, size).map(|()| OK)
-                }
-                Err(status) => Ok(status),
-            }
+                    give(env, &bytes[start..end], at, size)
+                },
+            )
         },
     )?;
     linker.func_wrap(
@@ -158,10 +194,9 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
          size: u32|
          -> Result<u32> {
             let bytes = read(&mut env, at, size)?;
-            ask(&mut env, "proxy_set_buffer_bytes", |host| {
+            act(&mut env, "proxy_set_buffer_bytes", |host| {
                 host.set_buffer(buffer, start as usize, length as usize, &bytes)
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
@@ -169,16 +204,15 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_get_shared_data",
         |mut env: Env<'_>, key: u32, key_size: u32, at: u32, size: u32, cas: u32| -> Result<u32> {
             let key = read(&mut env, key, key_size)?;
-            match ask(&mut env, "proxy_get_shared_data", |host| {
-                host.shared_get(&key)
-            })? {
-                Ok((value, number)) => {
-                    give(&mut env, &value, at, size)?;
-                    write(&mut env, cas, &number.to_le_bytes())?;
-                    Ok(OK)
-                }
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_get_shared_data",
+                |host| host.shared_get(&key),
+                |env, (value, number)| {
+                    give(env, &value, at, size)?;
+                    write(env, cas, &number.to_le_bytes())
+                },
+            )
         },
     )?;
     linker.func_wrap(
@@ -186,10 +220,9 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_set_shared_data",
         |mut env: Env<'_>, key: u32, key_size: u32, at: u32, size: u32, cas: u32| -> Result<u32> {
             let (key, value) = (read(&mut env, key, key_size)?, read(&mut env, at, size)?);
-            ask(&mut env, "proxy_set_shared_data", |host| {
+            act(&mut env, "proxy_set_shared_data", |host| {
                 host.shared_set(&key, &value, cas)
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
@@ -197,10 +230,12 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_get_property",
         |mut env: Env<'_>, path: u32, path_size: u32, at: u32, size: u32| -> Result<u32> {
             let path = read(&mut env, path, path_size)?;
-            match ask(&mut env, "proxy_get_property", |host| host.property(&path))? {
-                Ok(value) => give(&mut env, &value, at, size).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_get_property",
+                |host| host.property(&path),
+                |env, value| give(env, &value, at, size),
+            )
         },
     )?;
     linker.func_wrap(
@@ -208,26 +243,15 @@ fn link_data(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_set_property",
         |mut env: Env<'_>, path: u32, path_size: u32, at: u32, size: u32| -> Result<u32> {
             let (path, value) = (read(&mut env, path, path_size)?, read(&mut env, at, size)?);
-            ask(&mut env, "proxy_set_property", |host| {
+            act(&mut env, "proxy_set_property", |host| {
                 host.set_property(&path, &value)
             })
-            .map(status)
         },
     )?;
     Ok(())
 }
 
 fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
-    linker.func_wrap(
-        "env",
-        "proxy_close_stream",
-        |mut env: Env<'_>, kind: u32| -> Result<u32> {
-            ask(&mut env, "proxy_close_stream", |host| {
-                host.close_stream(kind)
-            })
-            .map(status)
-        },
-    )?;
     linker.func_wrap(
         "env",
         "proxy_call_foreign_function",
@@ -241,30 +265,9 @@ fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
          -> Result<u32> {
             let name = read(&mut env, name, name_size)?;
             let arguments = read(&mut env, arguments, arguments_size)?;
-            ask(&mut env, "proxy_call_foreign_function", |host| {
+            act(&mut env, "proxy_call_foreign_function", |host| {
                 host.foreign_function(&name, &arguments)
             })
-            .map(status)
-        },
-    )?;
-    linker.func_wrap(
-        "env",
-        "proxy_continue_stream",
-        |mut env: Env<'_>, kind: u32| -> Result<u32> {
-            ask(&mut env, "proxy_continue_stream", |host| {
-                host.continue_stream(kind)
-            })
-            .map(status)
-        },
-    )?;
-    linker.func_wrap(
-        "env",
-        "proxy_set_effective_context",
-        |mut env: Env<'_>, context: u32| -> Result<u32> {
-            ask(&mut env, "proxy_set_effective_context", |host| {
-                host.set_effective_context(context)
-            })
-            .map(status)
         },
     )?;
     linker.func_wrap(
@@ -282,12 +285,9 @@ fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
          -> Result<u32> {
             let body = read(&mut env, body, body_size)?;
             let headers = read(&mut env, headers, headers_size)?;
-            ask(&mut env, "proxy_send_local_response", |host| {
-                let headers =
-                    Headers::deserialize(&headers).ok_or(Ill::Status(crate::host::BAD_ARGUMENT))?;
-                host.local_response(code, headers, &body, grpc_status)
+            act(&mut env, "proxy_send_local_response", |host| {
+                host.local_response(code, headers_of(&headers)?, &body, grpc_status)
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
@@ -308,15 +308,12 @@ fn link_flow(linker: &mut Linker<Data>) -> Result<()> {
             let upstream = text(&mut env, to, to_size)?;
             let headers = read(&mut env, headers, headers_size)?;
             let body = read(&mut env, body, body_size)?;
-            let made = ask(&mut env, "proxy_http_call", |host| {
-                let headers =
-                    Headers::deserialize(&headers).ok_or(Ill::Status(crate::host::BAD_ARGUMENT))?;
-                host.http_call(&upstream, headers, &body, timeout)
-            })?;
-            match made {
-                Ok(number) => write(&mut env, token, &number.to_le_bytes()).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_http_call",
+                |host| host.http_call(&upstream, headers_of(&headers)?, &body, timeout),
+                |env, number| write(env, token, &number.to_le_bytes()),
+            )
         },
     )?;
     Ok(())
@@ -328,42 +325,42 @@ fn link_metrics(linker: &mut Linker<Data>) -> Result<()> {
         "proxy_define_metric",
         |mut env: Env<'_>, kind: u32, name: u32, size: u32, id: u32| -> Result<u32> {
             let name = text(&mut env, name, size)?;
-            match ask(&mut env, "proxy_define_metric", |host| {
-                host.define_metric(kind, &name)
-            })? {
-                Ok(number) => write(&mut env, id, &number.to_le_bytes()).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_define_metric",
+                |host| host.define_metric(kind, &name),
+                |env, number| write(env, id, &number.to_le_bytes()),
+            )
         },
     )?;
     linker.func_wrap(
         "env",
         "proxy_increment_metric",
         |mut env: Env<'_>, id: u32, by: i64| -> Result<u32> {
-            ask(&mut env, "proxy_increment_metric", |host| {
+            act(&mut env, "proxy_increment_metric", |host| {
                 host.increment_metric(id, by)
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
         "env",
         "proxy_record_metric",
         |mut env: Env<'_>, id: u32, to: u64| -> Result<u32> {
-            ask(&mut env, "proxy_record_metric", |host| {
+            act(&mut env, "proxy_record_metric", |host| {
                 host.record_metric(id, to)
             })
-            .map(status)
         },
     )?;
     linker.func_wrap(
         "env",
         "proxy_get_metric",
         |mut env: Env<'_>, id: u32, at: u32| -> Result<u32> {
-            match ask(&mut env, "proxy_get_metric", |host| host.metric(id))? {
-                Ok(value) => write(&mut env, at, &value.to_le_bytes()).map(|()| OK),
-                Err(status) => Ok(status),
-            }
+            answer(
+                &mut env,
+                "proxy_get_metric",
+                |host| host.metric(id),
+                |env, value| write(env, at, &value.to_le_bytes()),
+            )
         },
     )?;
     Ok(())

@@ -95,7 +95,7 @@ pub fn emulated() -> Azure {
     azure
 }
 
-/// A line for whoever reads the output of the tests, also of those that pass.
+/// Prints a line into the tests' output, also for tests that pass.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// A metric's value; 0 where it was never told.
+    /// A metric's value; 0 where it was never written.
     pub fn metric(&self, name: &str) -> u64 {
         let metrics = self.gateway.metrics();
         let found = metrics.iter().find(|(known, _)| known == name);
