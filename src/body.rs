@@ -76,10 +76,11 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
 #[must_use]
 pub fn has_grpc_frames(content_type: &[u8]) -> bool {
     let name = essence(content_type);
-    let web = name.strip_prefix("application/grpc-web");
-    is_grpc(content_type)
-        || web.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
-        || name.starts_with("application/connect+")
+    let Some(("application", name)) = name.split_once('/') else {
+        return false;
+    };
+    let protocol = name.split_once('+').map_or(name, |(protocol, _)| protocol);
+    matches!(protocol, "grpc" | "grpc-web") || (protocol == "connect" && name != protocol)
 }
 
 /// The media type of a `content-type` without its parameters, in lower case.
@@ -159,7 +160,9 @@ mod tests {
             ("application/grpc+proto", true),
             ("application/grpc-web", true),
             ("Application/gRPC-Web+proto; a=b", true),
+            ("application/GRPC;a=b", true),
             ("application/connect+json", true),
+            ("application/connect", false),
             ("application/grpc-web-text", false),
             ("application/grpc-web-text+proto", false),
             ("application/json", false),

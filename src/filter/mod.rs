@@ -14,6 +14,7 @@ mod audit;
 mod calls;
 mod exchange;
 pub mod header_map;
+mod held;
 pub mod host;
 mod message;
 mod meters;

@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use super::calls::{Callback, PendingCall};
 use super::exchange::Exchange;
+use super::held::HeldHeaders;
 use super::host::{Buffer, Dialect, Half, Host, Write};
 use super::meters::Meters;
 use super::prepared::PreparedHeader;
 use super::redirect;
-use super::request::HeldHeaders;
 use super::seen::Seen;
 use crate::config::Config;
 use crate::events::{Line, LogLine};
@@ -156,12 +156,12 @@ impl<H: Host + Copy> Plugin<H> {
             // on metrics before Kong 3.9.
             shared_data: config.shared_data.unwrap_or(envoy),
             counts: config.metrics.enabled.unwrap_or(envoy),
+            seen: Seen::new(&config.limits),
+            seen_in_responses: Seen::new(&config.limits),
             config,
             fetcher,
             set,
             response_set,
-            seen: Seen::default(),
-            seen_in_responses: Seen::default(),
             prepared: Vec::new(),
             exchanges: HashMap::new(),
             looked_up: Vec::new(),
@@ -213,12 +213,12 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// Sets the timer for what has to be done next. WasmX traps when the period is set a second time.
     pub(super) fn schedule_tick(&mut self) {
-        let soon =
-            !self.woken.is_empty() || !self.postponed.is_empty() || self.held_headers.is_probing();
-        let period = if soon {
+        let look = self.held_headers.next_look(|| self.host.now());
+        let period = if !self.woken.is_empty() || !self.postponed.is_empty() {
             SOON
         } else {
-            self.fetcher.tick_period()
+            let usual = self.fetcher.tick_period();
+            look.map_or(usual, |look| look.min(usual))
         };
         if self.is_envoy() && period != self.tick_period {
             self.tick_period = period;

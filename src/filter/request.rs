@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use zeroize::Zeroizing;
 
-use super::exchange::{HeldRequest, RequestState, Stage, Waiting};
+use super::exchange::{RequestState, Stage, Waiting};
 use super::header_map::{HeaderMap, Hit, Repeats};
-use super::host::{Buffer, Dialect, Half, Host, Map};
+use super::held::HeldHeaders;
+use super::host::{Buffer, Half, Host, Map};
 use super::message;
 use super::plugin::{Clock, Plugin};
 use super::reply;
@@ -17,49 +18,11 @@ use crate::body::Kind;
 use crate::config::TooLarge;
 use crate::events::Line;
 use crate::failure::Reason;
-use crate::fetch::Lookup;
 use crate::message::find::{self, Count, Search};
 use crate::message::{Denial, Edit, Place, Target};
 use crate::metrics::Outcome;
 use crate::query;
 use crate::template::Template;
-use crate::time::{Span, Timestamp};
-
-/// Envoy's property for the size of a request: what has come of its body, and its headers.
-const TOTAL_SIZE: &[u8] = b"request\0total_size";
-/// How long the headers of a request are held for a body of which nothing comes, as long as it is not
-/// known whether the host shows the body while the headers are held.
-const PROBE: Span = Span::seconds(5);
-/// Whether a pause in the header phase lets the body come, as Envoy's `allow_on_headers_stop_iteration`
-/// has it. The host does not say; the first request with a body shows it.
-#[derive(Debug)]
-pub(super) enum HeldHeaders {
-    /// These requests are held, to find out.
-    Unknown(Vec<u32>),
-    /// Headers can be held until the body is judged.
-    Yes,
-    /// A pause in the header phase keeps the body back.
-    No,
-}
-
-impl HeldHeaders {
-    pub(super) const fn of(dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::Envoy => Self::Unknown(Vec::new()),
-            Dialect::WasmX => Self::No,
-        }
-    }
-
-    pub(super) const fn is_probing(&self) -> bool {
-        matches!(self, Self::Unknown(probes) if !probes.is_empty())
-    }
-
-    pub(super) fn forget(&mut self, id: u32) {
-        if let Self::Unknown(probes) = self {
-            probes.retain(|probe| *probe != id);
-        }
-    }
-}
 
 /// What was found in the headers of a request.
 struct Found {
@@ -70,9 +33,10 @@ struct Found {
 }
 
 /// A body in which references are looked for.
-struct ExpectedBody {
-    kind: Kind,
-    has_length: bool,
+pub(super) struct ExpectedBody {
+    pub(super) kind: Kind,
+    /// The client sent a `content-length`.
+    pub(super) has_length: bool,
 }
 
 impl<H: Host + Copy> Plugin<H> {
@@ -105,7 +69,7 @@ impl<H: Host + Copy> Plugin<H> {
             // The host may show another method when the response comes.
             self.exchanges.entry(id).or_default().connects = true;
         }
-        if check_repeats && let Some(denial) = self.repeated(&[], map) {
+        if check_repeats && let Some(denial) = self.repeated(&[], &[], map) {
             return self.refuse(id, &denial);
         }
         let config = Rc::clone(&self.config);
@@ -143,7 +107,7 @@ impl<H: Host + Copy> Plugin<H> {
             Err(denial) => return self.refuse(id, &denial),
         };
         if !self.is_envoy()
-            && let Some(denial) = self.repeated(&in_headers, map)
+            && let Some(denial) = self.repeated(&in_headers, &fixed, map)
         {
             return self.refuse(id, &denial);
         }
@@ -199,128 +163,35 @@ impl<H: Host + Copy> Plugin<H> {
             body,
             count,
         } = found;
-        let since = self.host.now();
-        if let Some(body) = body {
-            self.exchanges.entry(id).or_default().count = count;
-            if !matches!(self.held_headers, HeldHeaders::No) {
-                return self.hold_headers(id, places, fixed, &body, since);
-            }
-            let exchange = self.exchanges.entry(id).or_default();
-            exchange.request = RequestState::Body(body.kind);
-        }
         let waiting = Waiting {
             fixed,
-            ..Waiting::new(Stage::RequestHeaders, since, places)
+            ..Waiting::new(Stage::RequestHeaders, self.host.now(), places)
         };
+        if let Some(body) = body {
+            let exchange = self.exchanges.entry(id).or_default();
+            exchange.count = count;
+            if !matches!(self.held_headers, HeldHeaders::No) {
+                return self.hold_headers(id, waiting, &body);
+            }
+            exchange.request = RequestState::Body(body.kind);
+        }
         self.start(id, waiting, false)
-    }
-
-    /// Holds the headers until the body is complete, and fetches meanwhile what they need.
-    fn hold_headers(
-        &mut self,
-        id: u32,
-        places: Vec<Place>,
-        fixed: Vec<Edit>,
-        body: &ExpectedBody,
-        since: Timestamp,
-    ) -> Flow {
-        let head_size = match &mut self.held_headers {
-            HeldHeaders::Unknown(probes) => {
-                probes.push(id);
-                total_size(&self.host)
-            }
-            _ => 0,
-        };
-        let wants: Vec<_> = places.iter().flat_map(Place::wants).cloned().collect();
-        let held = HeldRequest {
-            kind: body.kind,
-            places,
-            fixed,
-            has_length: body.has_length,
-            since,
-            head_size,
-        };
-        let exchange = self.exchanges.entry(id).or_default();
-        exchange.request = RequestState::Held(Box::new(held));
-        let now = self.host.now();
-        let missing: Vec<_> = wants
-            .into_iter()
-            .filter(|want| self.fetcher.lookup(want, None, now) == Lookup::Miss)
-            .collect();
-        self.fetch(id, &missing);
-        self.schedule_tick();
-        Flow::Pause
-    }
-
-    /// Finds out whether the host shows a body while the headers are held: bytes that have come without a
-    /// callback show that it does not.
-    pub(super) fn probe_held_headers(&mut self) {
-        let HeldHeaders::Unknown(probes) = &mut self.held_headers else {
-            return;
-        };
-        let probes = std::mem::take(probes);
-        let mut kept = Vec::new();
-        for id in probes {
-            if self.host.focus(id).is_err() {
-                self.forget(id);
-                continue;
-            }
-            let Some(RequestState::Held(held)) = self.exchanges.get(&id).map(|e| &e.request) else {
-                continue;
-            };
-            let came = total_size(&self.host) > held.head_size;
-            if came {
-                self.held_headers = HeldHeaders::No;
-            }
-            if came || held.since.age(self.host.now()) >= PROBE {
-                self.release_headers(id);
-            } else {
-                kept.push(id);
-            }
-        }
-        match &mut self.held_headers {
-            HeldHeaders::Unknown(probes) => *probes = kept,
-            // The others are held in vain, too.
-            HeldHeaders::No => kept.into_iter().for_each(|id| {
-                if self.host.focus(id).is_ok() {
-                    self.release_headers(id);
-                }
-            }),
-            HeldHeaders::Yes => {}
-        }
-    }
-
-    /// Lets held headers go on before their body.
-    fn release_headers(&mut self, id: u32) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return;
-        };
-        let state = std::mem::take(&mut exchange.request);
-        let RequestState::Held(held) = state else {
-            exchange.request = state;
-            return;
-        };
-        exchange.request = RequestState::Body(held.kind);
-        let mut waiting = Waiting {
-            fixed: held.fixed,
-            ..Waiting::new(Stage::RequestHeaders, held.since, held.places)
-        };
-        if held.has_length {
-            let length = Edit::RemoveHeader(b"content-length".to_vec());
-            waiting.fixed.push(length);
-        }
-        *exchange.waiting(Half::Request) = Some(Box::new(waiting));
-        self.woken.push_back(id);
     }
 
     /// A piece of a request's body; the host shows all that it holds.
     pub(super) fn request_body(&mut self, id: u32, size: usize, end: bool) -> Flow {
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
+        let Some(exchange) = self.exchanges.get(&id) else {
             return Flow::Continue;
         };
         if exchange.refused {
             return Flow::Continue;
         }
+        if exchange.is_waiting(Half::Request) {
+            self.hold_waiting_headers(id);
+        }
+        let Some(exchange) = self.exchanges.get(&id) else {
+            return Flow::Continue;
+        };
         if matches!(exchange.request, RequestState::Held(_))
             && !matches!(self.held_headers, HeldHeaders::Yes)
         {
@@ -565,12 +436,17 @@ impl<H: Host + Copy> Plugin<H> {
 
     /// A header that the client sent more than once and that is to be written: nginx would send the
     /// client's further values beside ours.
-    fn repeated(&self, found: &[Place], map: HeaderMap<'_>) -> Option<Denial> {
+    fn repeated(&self, found: &[Place], fixed: &[Edit], map: HeaderMap<'_>) -> Option<Denial> {
         let set = self.set.iter().map(|set| &set.place);
-        let mut names = set.chain(found).filter_map(|place| match &place.target {
+        let written = set.chain(found).filter_map(|place| match &place.target {
             Target::Header(name) => Some(name.as_slice()),
             _ => None,
         });
+        let fixed = fixed.iter().filter_map(|edit| match edit {
+            Edit::Header(name, _) | Edit::RemoveHeader(name) => Some(name.as_slice()),
+            Edit::Query(_) | Edit::Body(_) => None,
+        });
+        let mut names = written.chain(fixed);
         let repeated = names.find(|name| map.all_of(name).nth(1).is_some());
         repeated.map(|name| Denial::new(Reason::RepeatedHeader, name))
     }
@@ -629,12 +505,19 @@ impl<H: Host + Copy> Plugin<H> {
             return false;
         }
         let mut repeats = Repeats::of(references.map());
+        let mut count = Count::default();
         for (name, value) in references.pairs(Template::first_start) {
             match self.seen.known(name, value) {
-                Known::Nothing => continue,
+                Known::Nothing(candidates) => count.parsed += candidates,
                 Known::No if !find::is_for_clients(&self.config.request, name) => continue,
                 Known::No => return false,
-                Known::Header(header, at) => {
+                Known::Header {
+                    header,
+                    at,
+                    candidates,
+                } => {
+                    count.parsed += candidates;
+                    count.changed += header.place.references();
                     // All values of a header are written together.
                     let ready = header.prepare_for_client(
                         &mut self.fetcher,
@@ -648,14 +531,10 @@ impl<H: Host + Copy> Plugin<H> {
                     self.prepared.push(at);
                 }
             }
+            if count.exceeds(&self.config.limits) {
+                return false;
+            }
         }
         true
     }
-}
-
-/// What the host has counted of a request so far, in bytes.
-fn total_size(host: &impl Host) -> u64 {
-    let value = host.property(TOTAL_SIZE).unwrap_or_default();
-    let bytes: Option<[u8; 8]> = value.as_slice().try_into().ok();
-    bytes.map_or(0, u64::from_le_bytes)
 }

@@ -465,7 +465,7 @@ fn has_grpc_frames(map: HeaderMap<'_>) -> bool {
 /// filter holds is lost if trailers follow; what the host holds is the whole piece.
 fn beginnings(map: HeaderMap<'_>) -> Beginnings {
     let content_type = map.all("content-type").next().unwrap_or_default();
-    if body::is_grpc(content_type) || map.all("trailer").next().is_some() {
+    if body::has_grpc_frames(content_type) || map.all("trailer").next().is_some() {
         Beginnings::HeldByHost
     } else if body::essence(content_type) == "text/event-stream" {
         Beginnings::HeldHere

@@ -5,24 +5,27 @@
 use alloc::vec::Vec;
 
 use super::prepared::PreparedHeader;
-use crate::message::find::{self, Count};
+use crate::limits::Limits;
+use crate::message::find::Count;
 use crate::message::{Denial, Place};
 use crate::time::Timestamp;
 
-/// Gateways have few clients' texts at a time; whoever sends new ones for ever only empties this.
-const MOST: usize = 256;
-/// Longer texts are worked out each time: with them, [`MOST`] would not bound the memory.
-const LONGEST: usize = 512;
-
 /// What was found in headers that stand alone in their request, in the order of their checksums and then
 /// of their texts: a search compares numbers, and whoever makes texts of one checksum gains little.
-#[derive(Default)]
-pub(crate) struct Seen(Vec<Found>);
+pub(crate) struct Seen {
+    found: Vec<Found>,
+    /// Gateways have few clients' texts at a time; new ones for ever only empty this (`limits.memo_entries`).
+    most: usize,
+    /// Longer ones are worked out each time (`limits.memo_bytes`).
+    longest: usize,
+}
 
 struct Found {
     checksum: u64,
     value: Vec<u8>,
     name: Vec<u8>,
+    /// Texts in it that begin like a reference, as [`Count::parsed`] counts them.
+    candidates: usize,
     /// `None`: nothing that may be resolved.
     header: Option<PreparedHeader>,
 }
@@ -31,13 +34,26 @@ struct Found {
 pub(super) enum Known<'a> {
     /// It was not seen, or not lately.
     No,
-    /// Nothing in it may be resolved.
-    Nothing,
-    /// There is something in it; its number holds until something new is seen.
-    Header(&'a mut PreparedHeader, usize),
+    /// Nothing in it may be resolved, of so many texts that begin like a reference.
+    Nothing(usize),
+    /// There is something in it.
+    Header {
+        header: &'a mut PreparedHeader,
+        /// Its number, until something new is seen.
+        at: usize,
+        candidates: usize,
+    },
 }
 
 impl Seen {
+    pub(super) const fn new(limits: &Limits) -> Self {
+        Self {
+            found: Vec::new(),
+            most: limits.memo_entries,
+            longest: limits.memo_bytes,
+        }
+    }
+
     /// What was found earlier in this header. The name counts as it was sent, with its case: the place
     /// writes it again.
     #[inline]
@@ -45,23 +61,30 @@ impl Seen {
         let Ok(at) = self.place_of(name, value) else {
             return Known::No;
         };
-        match self.0.get_mut(at).map(|found| found.header.as_mut()) {
-            None => Known::No,
-            Some(None) => Known::Nothing,
-            Some(Some(header)) => Known::Header(header, at),
+        let Some(found) = self.found.get_mut(at) else {
+            return Known::No;
+        };
+        let candidates = found.candidates;
+        match &mut found.header {
+            None => Known::Nothing(candidates),
+            Some(header) => Known::Header {
+                header,
+                at,
+                candidates,
+            },
         }
     }
 
     /// The header of this number.
     #[inline]
     pub(super) fn get(&self, at: usize) -> Option<&PreparedHeader> {
-        self.0.get(at).and_then(|found| found.header.as_ref())
+        self.found.get(at).and_then(|found| found.header.as_ref())
     }
 
     #[inline]
     fn place_of(&self, name: &[u8], value: &[u8]) -> Result<usize, usize> {
         let sum = checksum(value);
-        self.0.binary_search_by(|found| {
+        self.found.binary_search_by(|found| {
             let order = found.checksum.cmp(&sum);
             if order.is_eq() && same(&found.value, value) && same(&found.name, name) {
                 return order;
@@ -80,30 +103,34 @@ impl Seen {
         work_out: impl FnOnce(&mut Count) -> Result<Option<Place>, Denial>,
     ) -> Result<Option<Place>, Denial> {
         match self.known(name, value) {
-            Known::Nothing => {
-                count.parsed += find::starts_in_header(value);
+            Known::Nothing(candidates) => {
+                count.parsed += candidates;
                 return Ok(None);
             }
-            Known::Header(header, _) => {
-                count.parsed += find::starts_in_header(value);
+            Known::Header {
+                header, candidates, ..
+            } => {
+                count.parsed += candidates;
                 count.changed += header.place.references();
                 return Ok(Some(header.place.clone()));
             }
             Known::No => {}
         }
+        let before = count.parsed;
         let place = work_out(count)?;
-        if name.len() + value.len() <= LONGEST {
-            if self.0.len() >= MOST {
-                self.0.clear();
+        if name.len() + value.len() <= self.longest {
+            if self.found.len() >= self.most {
+                self.found.clear();
             }
             let found = Found {
                 checksum: checksum(value),
                 value: value.to_vec(),
                 name: name.to_vec(),
+                candidates: count.parsed - before,
                 header: place.clone().map(PreparedHeader::new),
             };
             if let Err(at) = self.place_of(name, value) {
-                self.0.insert(at, found);
+                self.found.insert(at, found);
             }
         }
         Ok(place)
@@ -111,7 +138,10 @@ impl Seen {
 
     /// Forgets the values that do not hold any more.
     pub(super) fn let_go(&mut self, now: Timestamp) {
-        let headers = self.0.iter_mut().filter_map(|found| found.header.as_mut());
+        let headers = self
+            .found
+            .iter_mut()
+            .filter_map(|found| found.header.as_mut());
         headers.for_each(|header| header.let_go(now));
     }
 }
@@ -147,6 +177,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn seen(memo_entries: usize) -> Seen {
+        Seen::new(&Limits {
+            memo_entries,
+            memo_bytes: 30,
+            ..Limits::default()
+        })
+    }
+
     /// Whether this header has to be worked out.
     fn is_new(seen: &mut Seen, name: &[u8], value: &[u8]) -> bool {
         let mut asked = false;
@@ -160,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_text_is_worked_out_once_for_each_name() {
-        let mut seen = Seen::default();
+        let mut seen = seen(9);
         assert!(is_new(&mut seen, b"x-key", b"{vault://azure/db}"));
         assert!(!is_new(&mut seen, b"x-key", b"{vault://azure/db}"));
         assert!(is_new(&mut seen, b"x-other", b"{vault://azure/db}"));
@@ -172,16 +210,16 @@ mod tests {
 
     #[test]
     fn it_stays_small_whatever_is_sent() {
-        let mut seen = Seen::default();
-        for n in 0..10 * MOST {
+        let mut seen = seen(3);
+        for n in 0..30 {
             is_new(
                 &mut seen,
                 b"x-key",
                 format!("{{vault://azure/{n}}}").as_bytes(),
             );
-            assert!(seen.0.len() <= MOST);
+            assert!(seen.found.len() <= 3);
         }
-        let long = vec![b'a'; LONGEST];
+        let long = vec![b'a'; 26];
         assert!(is_new(&mut seen, b"x-key", &long));
         assert!(is_new(&mut seen, b"x-key", &long));
     }

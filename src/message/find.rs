@@ -14,6 +14,7 @@ use crate::failure::Reason;
 use crate::fetch::Want;
 use crate::filter::header_map::{HeaderMap, Hit};
 use crate::filter::seen::Seen;
+use crate::limits::Limits;
 use crate::placement::{self, Encoding};
 use crate::policy::Policy;
 use crate::query;
@@ -37,9 +38,14 @@ pub struct Count {
 }
 
 impl Count {
+    /// Whether there are more than a message may have.
+    #[must_use]
+    pub const fn exceeds(self, limits: &Limits) -> bool {
+        self.changed > limits.references || self.parsed > limits.candidates
+    }
+
     fn check(self, config: &Config, within: Within) -> Result<(), Denial> {
-        let limits = &config.limits;
-        if self.changed > limits.references || self.parsed > limits.candidates {
+        if self.exceeds(&config.limits) {
             return Err(Denial::within(Reason::TooManyReferences, within));
         }
         Ok(())
@@ -307,14 +313,6 @@ impl Place {
         let name = Target::Header(name.as_bytes().to_vec());
         Self::of(name, Encoding::Header, vec![field])
     }
-}
-
-/// How often a text of a header begins like a reference, as [`Count::parsed`] counts it.
-#[must_use]
-pub(crate) fn starts_in_header(value: &[u8]) -> usize {
-    let mut scan = Scan::new(value, 0..value.len(), Encoding::Header);
-    let counted = scan.by_ref().map(|found| 1 + found.text.len() / COUNTED);
-    counted.sum::<usize>() + usize::from(scan.is_unfinished())
 }
 
 /// The parameters of a form in which a reference begins: looked for from there, since a form may have as many

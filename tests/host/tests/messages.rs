@@ -250,6 +250,69 @@ fn a_redirect_whose_values_are_not_kept_any_more_is_refused() {
 }
 
 #[test]
+fn headers_are_held_however_late_their_body_comes() {
+    let mut world = world(true, json!({}));
+    for _ in 0..2 {
+        let headers = [("content-type", "application/json"), ("x-key", REFERENCE)];
+        let mut request = Request::get("/", &headers);
+        request.more = true;
+        let id = world.gateway.request(0, request);
+        world.answer_all();
+        world.gateway.advance(30_000);
+        world.answer_all();
+        assert_eq!(world.gateway.sent_so_far(id), None, "before its body");
+        world
+            .gateway
+            .client_sends(id, b"{\"k\":\"{vault://azure/open-missing}\"}");
+        world.gateway.client_ends(id, &[]);
+        world.answer_all();
+        assert_eq!(world.gateway.answered(id).expect("a refusal").status, 503);
+        assert_eq!(world.gateway.sent_so_far(id), None, "it is denied");
+    }
+}
+
+#[test]
+fn references_that_were_seen_before_count_too() {
+    let mut whole = world::configuration(&json!({}), &world::resolve());
+    whole["limits"] = json!({ "references": 3 });
+    let mut world = World::whole(Dialect::Envoy, whole, |_| ());
+    let two = REFERENCE.repeat(2);
+    let mut status = |headers: &[(&str, &str)]| {
+        let id = world.get(0, headers);
+        world.answer_all();
+        world.gateway.answered(id).expect("an answer").status
+    };
+    for _ in 0..3 {
+        assert_eq!(status(&[("x-a", &two)]), 200);
+        assert_eq!(status(&[("x-b", &two)]), 200);
+        assert_eq!(status(&[("x-a", &two), ("x-b", &two)]), 431);
+    }
+}
+
+#[test]
+fn kong_sends_no_further_header_beside_one_that_is_written() {
+    let set = json!({ "set": { "headers": { "x-out": "{vault://azure/db}" } } });
+    let mut whole = world::configuration(&json!({}), &set);
+    whole["response"] = json!({ "redact": true });
+    let mut world = World::whole(Dialect::Wasmx, whole, |_| ());
+    let cases: [(u16, &[(&str, &str)]); 4] = [
+        (200, &[("x_out", "1"), ("accept-encoding", "gzip")]),
+        (400, &[("x_out", "1"), ("x_out", "2")]),
+        (
+            400,
+            &[("accept-encoding", "gzip"), ("accept-encoding", "br")],
+        ),
+        (200, &[("x-other", "1"), ("x-other", "2")]),
+    ];
+    for (status, headers) in cases {
+        let id = world.get(0, headers);
+        world.answer_all();
+        let answer = world.gateway.answered(id).expect("an answer");
+        assert_eq!(answer.status, status, "{headers:?}");
+    }
+}
+
+#[test]
 fn a_tunnels_bytes_pass_untouched() {
     for response in [json!({}), json!({ "redact": true })] {
         let mut world = world(true, response);
