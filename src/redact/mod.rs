@@ -163,7 +163,7 @@ impl MaskStream {
         self.scan.covered.mask(&mut all, self.base);
         self.base += cut as u64;
         if end {
-            self.scan = Box::default();
+            *self.scan = Scan::default();
             self.base = 0;
         }
         all
