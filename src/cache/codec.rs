@@ -1,4 +1,4 @@
-//! Entries of shared data as bytes: what all workers know of a secret. It does not know where they are kept.
+//! Entries of shared data as bytes: what all workers know of a secret. It does not know where they are stored.
 
 use zeroize::Zeroizing;
 
@@ -50,21 +50,23 @@ pub(crate) struct Unpacker<'a>(&'a [u8]);
 
 impl<'a> Unpacker<'a> {
     pub(crate) fn new(key: &str, entry: &'a [u8]) -> Option<Self> {
+        let (name, unpacker) = Self::open(entry)?;
+        (name == key.as_bytes()).then_some(unpacker)
+    }
+
+    /// The fields of an entry under any key.
+    pub(crate) fn of_any_name(entry: &'a [u8]) -> Option<Self> {
+        Self::open(entry).map(|(_, unpacker)| unpacker)
+    }
+
+    /// An intact entry's own key, and the fields after it.
+    fn open(entry: &'a [u8]) -> Option<(&'a [u8], Self)> {
         let (body, sum) = entry.split_last_chunk::<8>()?;
         if checksum(body) != u64::from_le_bytes(*sum) {
             return None;
         }
         let mut unpacker = Self(body.strip_prefix(MAGIC)?);
-        (unpacker.bytes()? == key.as_bytes()).then_some(unpacker)
-    }
-
-    /// An entry of whatever name.
-    pub(crate) fn of_any_name(entry: &'a [u8]) -> Option<Self> {
-        let (body, sum) = entry.split_last_chunk::<8>()?;
-        let whole = checksum(body) == u64::from_le_bytes(*sum);
-        let mut unpacker = Self(body.strip_prefix(MAGIC).filter(|_| whole)?);
-        unpacker.bytes()?;
-        Some(unpacker)
+        Some((unpacker.bytes()?, unpacker))
     }
 
     pub(crate) fn number(&mut self) -> Option<u64> {

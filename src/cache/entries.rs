@@ -75,14 +75,14 @@ impl Entry {
             return made.clone();
         }
         let made = make(found.secret.value.expose(), view);
-        // Those that came first stay: replaced in turn, none would be there when it is asked for again.
+        // The first ones stay: if each new one replaced the oldest, none would be left at its next use.
         if views.len() < self.most_views {
             views.push((view.clone(), made.clone()));
         }
         made
     }
 
-    /// Where a message that waited since then got the value from, or one that did not wait.
+    /// Where the value came from, for a message that waited since then (`None`: did not wait).
     #[must_use]
     pub fn source(&self, life: Life, since: Option<Timestamp>) -> Source {
         let came = self
@@ -223,34 +223,22 @@ impl Entries {
         Some(id)
     }
 
-    /// A fetch for this entry has ended. What is left of it, a value or a failure, takes its place among
-    /// those that can be evicted; an entry with neither goes.
-    pub fn release(&mut self, id: SlotId) {
-        let Some(entry) = self.get_mut(id).filter(|entry| entry.flights > 0) else {
-            return;
-        };
+    /// A fetch for this entry has ended. After the last one, an entry with a value or a failure takes
+    /// its place among those that can be evicted, and an entry with neither is removed. Returns what that last
+    /// fetch gives back to the budget: [`Entry::budgeted`].
+    pub fn release(&mut self, id: SlotId) -> Option<bool> {
+        let entry = self.get_mut(id).filter(|entry| entry.flights > 0)?;
         entry.flights -= 1;
         if entry.flights > 0 {
-            return;
+            return None;
         }
         entry.fetching_since = None;
-        if entry.pinned {
-            return;
+        let budgeted = entry.budgeted.take();
+        if !entry.pinned {
+            self.held = self.held.saturating_sub(1);
+            self.settle(id);
         }
-        self.held = self.held.saturating_sub(1);
-        self.settle(id);
-    }
-
-    /// Its last fetch has ended: what it took of the budget, over all fetches and over those of names that
-    /// were never found, is given back.
-    pub fn release_budget(&mut self, id: SlotId, paid: &mut (usize, usize)) {
-        let Some(entry) = self.get_mut(id).filter(|entry| entry.flights <= 1) else {
-            return;
-        };
-        if let Some(known) = entry.budgeted.take() {
-            paid.0 = paid.0.saturating_sub(1);
-            paid.1 = paid.1.saturating_sub(usize::from(!known));
-        }
+        budgeted
     }
 
     /// Puts an entry that nothing holds into the order of eviction that fits what it holds now.
@@ -285,7 +273,7 @@ impl Entries {
         }
     }
 
-    /// It was used: the last one to be evicted.
+    /// Marks it as the most recently used: the last one to be evicted.
     pub fn touch(&mut self, id: SlotId) {
         if self.get(id).is_some() && !self.values.to_back(&id.index) {
             self.misses.to_back(&id.index);

@@ -1,5 +1,5 @@
 //! What is known of secrets: values with their age, failures with their end, and the form in which both
-//! lie in shared data. It makes no calls and reads no clock.
+//! are stored in shared data. It makes no calls and reads no clock.
 //!
 //! A value's life, for a reference whose vault has the times `ttl` and `resurrect_ttl`:
 //!
@@ -10,7 +10,7 @@
 //!                         in the background   served if that fails
 //! ```
 //!
-//! Whatever comes first cuts it short: `ttl + resurrect_ttl` before `2 * ttl`, and the secret's own `exp`
+//! An earlier end cuts it short: `ttl + resurrect_ttl` before `2 * ttl`, and the secret's own `exp`
 //! before everything. A ttl of 0, or none, is "for ever fresh", as Kong documents it.
 
 mod codec;
@@ -28,7 +28,7 @@ pub use entries::{Entries, Entry, SlotId};
 /// A value and when it was fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What the vault gave.
+    /// The secret, as the vault answered.
     pub secret: Secret,
     /// When.
     pub fetched_at: Timestamp,
@@ -41,7 +41,7 @@ pub struct Failed {
     pub reason: Reason,
     /// When it happened.
     pub at: Timestamp,
-    /// Until when nobody asks again.
+    /// Until when no worker asks again.
     pub until: Timestamp,
     /// How many there were in a row.
     pub attempts: u32,
@@ -64,9 +64,9 @@ pub struct Record {
 pub enum Life {
     /// Within its ttl.
     Fresh,
-    /// Past its ttl, and served while a new one is fetched.
+    /// Past its ttl, and served while a new one is fetched (stale-while-revalidate).
     Stale,
-    /// Served only when no new one can be had.
+    /// Served only when no new one can be fetched (stale-if-error).
     Old,
     /// Not served any more.
     Over,
@@ -105,7 +105,7 @@ impl Found {
 }
 
 impl Record {
-    /// Takes over what `other` knows better. Returns whether the value changed hands.
+    /// Takes over what `other` knows better. Returns whether the value was replaced.
     pub fn merge(&mut self, other: Self) -> bool {
         let fetched = |record: &Self| record.found.as_ref().map(|f| f.fetched_at);
         // Of two failures in one millisecond, the one that holds longer.
@@ -126,7 +126,7 @@ impl Record {
 
     /// The last failure, if it still delays the next fetch.
     #[must_use]
-    pub fn held_until(&self, now: Timestamp) -> Option<Failed> {
+    pub fn backoff(&self, now: Timestamp) -> Option<Failed> {
         self.failed.filter(|failed| failed.holds(now))
     }
 

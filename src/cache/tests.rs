@@ -70,8 +70,8 @@ fn merging_keeps_the_newest_value_and_the_failure_after_it() {
         failed: Some(failed(20, 30)),
     };
     assert!(!ours.merge(failure.clone()));
-    assert_eq!(ours.held_until(Timestamp(29)), Some(failed(20, 30)));
-    assert_eq!(ours.held_until(Timestamp(30)), None);
+    assert_eq!(ours.backoff(Timestamp(29)), Some(failed(20, 30)));
+    assert_eq!(ours.backoff(Timestamp(30)), None);
     assert!(ours.merge(Record {
         found: Some(found(25, None)),
         failed: None,

@@ -1,5 +1,5 @@
-//! How many fetches traffic may cause: so many a second, so many at a time. What the operator's
-//! configuration needs is not counted. It reads no clock.
+//! How many fetches a second traffic may cause. It reads no clock, and does not know what is fetched or how
+//! many fetches are under way.
 
 use crate::time::{Span, Timestamp};
 
@@ -32,7 +32,7 @@ impl Budget {
         let more = passed.0.saturating_mul(self.per_second);
         let most = self.per_second.saturating_mul(1000);
         self.left = self.left.saturating_add(more).min(most);
-        // Also when the clock was set back: else nothing would come until it caught up.
+        // Also when the clock was set back: else the bucket would stay empty until the clock caught up.
         self.filled_at = now;
         let kept = if known { 0 } else { self.reserved };
         match self.left.checked_sub(1000) {

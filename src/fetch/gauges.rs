@@ -1,4 +1,5 @@
-//! How things stand now: what is cached, what waits, and what ends soon.
+//! Gauges: what is cached, what is in a backoff, and what expires soon. It changes nothing, and does not know
+//! how metrics are named.
 
 use super::Fetcher;
 use crate::cache::Failed;
@@ -16,7 +17,7 @@ impl Fetcher {
             let Some((nearest, held)) = vaults.get_mut(entry.key.vault) else {
                 continue;
             };
-            *held += u64::from(entry.record.held_until(now).is_some());
+            *held += u64::from(entry.record.backoff(now).is_some());
             let Some(found) = &entry.record.found else {
                 continue;
             };

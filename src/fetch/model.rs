@@ -1,12 +1,12 @@
 //! The life of a secret against its rules: random times, requests, answers, failures and rotations, for
-//! every setting, with two workers over one shared store. After every step the rules that `cache.rs`
+//! every setting, with two workers over one shared store. After every step the rules that `cache/mod.rs`
 //! states must hold; they are written down here as a user would say them.
 
 use proptest::prelude::*;
 
 use super::tests::{Store, Todo, resolver_with};
 use super::*;
-use crate::azure::http::{CallFailure, Response};
+use crate::azure::http::{Answer, CallFailure, Response};
 
 /// Cases in one run; printed by the test.
 const CASES: u32 = 4000;
@@ -179,7 +179,7 @@ impl<'s> Model<'s> {
         }
     }
 
-    /// The host answers a call in time, whatever Azure does.
+    /// The host answers every call within its timeout, even if Azure does not.
     fn pass(&mut self, span: u64) {
         let end = self.time + span;
         while let Some(first) = self.outstanding.first() {
@@ -202,7 +202,7 @@ impl<'s> Model<'s> {
         if answered != Lookup::Miss {
             return self.check(&answered);
         }
-        // Whoever knows a fresh value, every worker gives it at once.
+        // A value that is fresh at any worker is served by every worker at once.
         let known = self.fresh().is_some();
         self.waiting.push(Waiting {
             worker,

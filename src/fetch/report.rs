@@ -1,4 +1,5 @@
-//! Lines of the log about fetches: what failed, why, and when it is tried again.
+//! Lines of the log about fetches: what failed, why, and when it is tried again. It does not know where they
+//! are written.
 
 use std::fmt::Write as _;
 
@@ -26,8 +27,8 @@ fn recovered(line: Line, (since, failures): (Timestamp, u64)) -> LogLine {
     }
 }
 
-/// The lines about a token that came.
-pub(super) fn token_came(
+/// The lines about a token that was received.
+pub(super) fn token_received(
     events: &mut Events,
     who: &Identity,
     token: &Token,

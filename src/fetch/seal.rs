@@ -1,6 +1,7 @@
 //! Entries of shared data that other filters of the gateway cannot read or forge: AES-256-GCM-SIV (RFC
-//! 8452), which stays safe when a nonce comes twice, since WasmX's random numbers can be foretold. The key
-//! comes from the identity's credential, which every worker has and no other filter.
+//! 8452), which stays safe when a nonce repeats, since WasmX's random numbers are predictable. The key is
+//! derived from the identity's credential, which every worker has and no other filter. It does not know what
+//! an entry means.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -23,7 +24,7 @@ pub struct Sealer(Box<Aes256GcmSiv>);
 
 impl Sealer {
     /// `None` for an identity that has no secret of its own: a machine's managed identity, and federated
-    /// tokens that come anew each time.
+    /// tokens, which change each time.
     #[must_use]
     pub fn of(identity: &Identity) -> Option<Self> {
         let secret = identity.secret()?;
@@ -37,7 +38,7 @@ impl Sealer {
         Some(Self(Box::new(cipher)))
     }
 
-    /// An entry for this key: it opens under no other, whatever the host compares.
+    /// An entry for this key: it opens under no other one, even where the host compares only hashes of keys.
     #[must_use]
     pub fn seal(&self, key: &str, entry: &[u8], random: &dyn Fn() -> u64) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE];

@@ -3,28 +3,28 @@
 //! Envoy's shared data cannot delete: names that the operator does not list are hashed into a fixed number of
 //! keys, with the whole name inside of the entry, so that made-up names do not fill the memory.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use zeroize::Zeroizing;
 
-use super::Listed;
 use super::seal::Sealer;
 use crate::azure::identity::{Identity, Token};
 use crate::cache::{Packer, Record, SecretKey, Unpacker};
 use crate::secret::SecretValue;
 use crate::time::{Span, Timestamp};
 
-/// Data that all workers share. Without any, every method does nothing and says so.
+/// Data that all workers share. Where the host has none, every method does nothing and returns that.
 pub trait Shared {
     /// The entry under this key, with the number that replaces it.
     fn read(&self, key: &str) -> Option<(Zeroizing<Vec<u8>>, u32)>;
-    /// Writes only if nothing is there (`None`) or what was read is there still. Whether it was written.
+    /// Writes only if there is no entry (`None`), or still the one that was read. Returns whether it was written.
     fn write(&self, key: &str, entry: &[u8], over: Option<u32>) -> bool;
     /// Whether there is any shared data.
     fn is_there(&self) -> bool;
 }
 
-/// Time, chance and shared data, as they are during one event.
+/// Time, random numbers and shared data, as they are during one event.
 pub struct Now<'a> {
     /// The time.
     pub time: Timestamp,
@@ -34,12 +34,12 @@ pub struct Now<'a> {
     pub shared: &'a dyn Shared,
 }
 
-/// An entry's name: the key under which it lies, and the whole name, which stands in it.
+/// An entry's name: the key that it is stored under, and the whole name, which is part of the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) key: String,
     pub(super) whole: String,
-    /// Other names may lie under the same key.
+    /// Other names may be stored under the same key.
     pub(super) hashed: bool,
 }
 
@@ -67,14 +67,15 @@ impl Name {
 
 /// Which names have keys of their own.
 pub(super) struct Names {
-    listed: Listed,
+    /// The names that the operator lists.
+    listed: HashSet<SecretKey>,
     hashed: u64,
 }
 
 impl Names {
     pub(super) fn new(shared_entries: usize) -> Self {
         Self {
-            listed: Listed::new(),
+            listed: HashSet::new(),
             hashed: u64::try_from(shared_entries).unwrap_or(u64::MAX).max(1),
         }
     }
@@ -100,7 +101,7 @@ impl Names {
         if self.is_listed(key) {
             return Name::whole(whole);
         }
-        // Without a key of its own: all workers have to come to the same number.
+        // Without a key for the hash: all workers have to compute the same number.
         let mut hasher = DefaultHasher::new();
         whole.hash(&mut hasher);
         Name {
@@ -111,7 +112,7 @@ impl Names {
     }
 }
 
-/// Writes whatever is there now; another writer at the same moment has fetched just as lately.
+/// Replaces the current entry; another writer at the same moment has fetched just as recently.
 pub(super) fn put(shared: &dyn Shared, key: &str, entry: &[u8]) {
     for _ in 0..3 {
         let over = shared.read(key).map(|(_, cas)| cas);
@@ -148,19 +149,18 @@ pub(super) fn put_sealed(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name, en
     }
 }
 
-/// A record of a secret. A failure alone never replaces what lies under a key that other names use too.
+/// Writes a record of a secret. A failure alone never replaces the entry of another name under the same key.
 pub(super) fn put_record(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name, record: &Record) {
-    let failure_only = record.found.is_none();
-    if name.hashed && failure_only && get(now, sealer, name).is_none() {
-        let taken = now
-            .shared
-            .read(&name.key)
-            .is_some_and(|(e, _)| !e.is_empty());
-        if taken {
-            return;
-        }
+    if record.found.is_none() && name.hashed && is_of_another_name(now, sealer, name) {
+        return;
     }
     put_sealed(now, sealer, name, &record.pack(&name.whole));
+}
+
+/// Whether the key of this name has an entry that is no record of this name.
+fn is_of_another_name(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name) -> bool {
+    let entry = now.shared.read(&name.key);
+    entry.is_some_and(|(entry, _)| !entry.is_empty()) && get_record(now, sealer, name).is_none()
 }
 
 pub(super) fn get_record(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name) -> Option<Record> {
@@ -168,13 +168,13 @@ pub(super) fn get_record(now: &Now<'_>, sealer: Option<&Sealer>, name: &Name) ->
     Record::unpack(&name.whole, &entry)
 }
 
-/// A token and when it came.
+/// A token and when it was received.
 #[derive(Clone)]
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) at: Timestamp,
-    /// Vaults, by their places in the configuration, that accepted it: one that refuses it later may have seen
-    /// it revoked.
+    /// Vaults, by their places in the configuration, that accepted it: if one refuses it later, it may have
+    /// been revoked.
     pub(super) accepted: Vec<usize>,
 }
 
@@ -207,7 +207,7 @@ pub(super) fn unpack_token(name: &Name, entry: &[u8]) -> Option<Held> {
     Some(held)
 }
 
-/// The right to fetch, until it ends or is released. Only its owner has it, so only its owner can release it.
+/// The right to fetch, until it ends or is released. Only its owner holds this value, and so can release it.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -217,17 +217,17 @@ pub(super) struct Lease {
     owner: u64,
 }
 
-/// What an attempt to take a lease gave.
+/// The result of an attempt to take a lease.
 pub(super) enum Leased {
     /// The fetch is ours. `None` where there is no lease: without shared data, or where another name's lease
-    /// lies under the same key.
+    /// is stored under the same key.
     Ours(Option<Lease>),
-    /// Another worker fetches it, until then at the latest.
-    Until(Timestamp),
+    /// Another worker fetches it.
+    Theirs,
 }
 
 impl Lease {
-    /// A request's own lane needs none: it cannot wait for others anyway.
+    /// Takes the lease, unless another worker holds it.
     pub(super) fn take(name: &Name, length: Span, now: &Now<'_>) -> Leased {
         if !now.shared.is_there() {
             return Leased::Ours(None);
@@ -236,14 +236,14 @@ impl Lease {
         let current = now.shared.read(&key);
         // One that ends later than any could is of another clock.
         let holds = |until: Timestamp| until > now.time && until <= now.time + length;
-        let until = current
-            .as_ref()
-            .and_then(|(entry, _)| until_of(name, entry));
-        if let Some(until) = until.filter(|until| holds(*until)) {
-            return Leased::Until(until);
+        let entry = current.as_ref().map(|(entry, _)| entry.as_slice());
+        if entry
+            .and_then(|entry| until_of(name, entry))
+            .is_some_and(holds)
+        {
+            return Leased::Theirs;
         }
-        let foreign = current.as_ref().is_some_and(|(entry, _)| !entry.is_empty());
-        if name.hashed && until.is_none() && foreign && foreign_holds(&current, holds) {
+        if name.hashed && entry.and_then(until_of_any_name).is_some_and(holds) {
             return Leased::Ours(None);
         }
         let lease = Self {
@@ -256,8 +256,8 @@ impl Lease {
         if now.shared.write(&lease.key, &lease.pack(), over) {
             Leased::Ours(Some(lease))
         } else {
-            // Another worker was faster; which one shows at the next look.
-            Leased::Until(lease.until)
+            // Another worker was faster: its lease is read at the next tick.
+            Leased::Theirs
         }
     }
 
@@ -268,7 +268,7 @@ impl Lease {
         packer.finish()
     }
 
-    /// Ends the lease, unless it has ended and another one lies there.
+    /// Ends the lease, unless it has expired and another one has replaced it.
     pub(super) fn release(mut self, now: &Now<'_>) {
         let Some((entry, cas)) = now.shared.read(&self.key) else {
             return;
@@ -285,13 +285,6 @@ fn until_of(name: &Name, entry: &[u8]) -> Option<Timestamp> {
     unpacker.number().map(Timestamp)
 }
 
-/// Whether the lease that lies there, of whatever name, holds.
-fn foreign_holds(
-    current: &Option<(Zeroizing<Vec<u8>>, u32)>,
-    holds: impl Fn(Timestamp) -> bool,
-) -> bool {
-    let until = current
-        .as_ref()
-        .and_then(|(entry, _)| Unpacker::of_any_name(entry)?.number());
-    until.map(Timestamp).is_some_and(holds)
+fn until_of_any_name(entry: &[u8]) -> Option<Timestamp> {
+    Unpacker::of_any_name(entry)?.number().map(Timestamp)
 }

@@ -5,9 +5,14 @@ use std::collections::HashMap;
 
 use super::backoff::SHORTEST_NEGATIVE;
 use super::report::request_id;
+use super::tick::{FOLLOWING_TICK, IDLE_TICK};
 use super::*;
-use crate::azure::http::{CallFailure, Response};
+use crate::azure::http::{Answer, CallFailure, Response};
+use crate::cache::View;
+use crate::failure::Reason;
 use crate::limits::Limits;
+use crate::metrics::Source;
+use crate::time::Span;
 use zeroize::Zeroizing;
 
 type Entries = RefCell<HashMap<String, (Vec<u8>, u32)>>;
@@ -158,7 +163,7 @@ pub(super) fn resolver_with(ttl: u64, neg_ttl: u64, resurrect_ttl: u64) -> (Fetc
     let want = Want {
         key: SecretKey {
             vault: 0,
-            collection: forms::Collection::Secrets,
+            collection: Collection::Secrets,
             name: "db".into(),
             version: None,
         },
@@ -210,6 +215,22 @@ fn requests_with_lanes_of_their_own_call_for_themselves() {
         let todo = world.value(&mut resolver, &todo.calls[0], "v1");
         assert_eq!(todo.woken, [waiter]);
     }
+}
+
+#[test]
+fn a_lane_that_no_tick_wakes_does_not_make_ticks_frequent() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(10, 0);
+    let fetch = |fetcher: &mut Fetcher, waiter| {
+        let lane = Lane::Request(waiter);
+        world.at(fetcher, |f, now| f.fetch(&want, lane, waiter, now))
+    };
+    let call = fetch(&mut resolver, 1);
+    let call = world.token(&mut resolver, &call.calls[0]);
+    world.value(&mut resolver, &call.calls[0], "v1");
+    world.pass(Span::seconds(200));
+    assert_eq!(fetch(&mut resolver, 2).calls.len(), 1, "the value is over");
+    assert_eq!(resolver.tick_period(), IDLE_TICK);
 }
 
 #[test]
@@ -703,6 +724,25 @@ fn a_failure_of_a_clock_that_was_ahead_is_over_when_the_clock_is_set_back() {
 }
 
 #[test]
+fn a_refresh_that_fails_after_the_clock_was_set_back_ends_prepared_values() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let start = 1_000_000_000;
+    world.time.set(start + Span::seconds(7200).0);
+    let (mut fetcher, want) = resolver(60, 0);
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    world.value(&mut fetcher, &call.calls[0], "v1");
+    world.look(&mut fetcher, &want);
+    world.pass(Span::seconds(49));
+    let refresh = world.tick(&mut fetcher).0;
+    let epoch = fetcher.epoch();
+    world.time.set(start);
+    world.answer(&mut fetcher, &refresh.calls[0], 500, "");
+    assert_ne!(fetcher.epoch(), epoch, "fresh until another time");
+}
+
+#[test]
 fn made_up_names_leave_a_bounded_number_of_entries_and_keep_no_value_out() {
     let store = Store::default();
     let world = World::new(&store);
@@ -723,6 +763,35 @@ fn made_up_names_leave_a_bounded_number_of_entries_and_keep_no_value_out() {
         entries <= 3 + 3 + 2 + 1,
         "{entries}: values, leases, token, hold"
     );
+}
+
+#[test]
+fn a_failure_keeps_another_names_value_in_shared_data_even_unsealed() {
+    // A managed identity has no secret to seal with; all names that are not listed share one key.
+    let json = r#"{"vaults":[{"name":"azure","prefix":"azure","config":{
+        "vault_uri":"https://v.vault.azure.net"}}]}"#;
+    let config = Config {
+        limits: Limits {
+            shared_entries: 1,
+            ..Limits::default()
+        },
+        ..Config::parse(json.as_bytes(), &|_| None).unwrap()
+    };
+    let worker = || Fetcher::new(Rc::new(config.clone()));
+    let (_, want) = resolver(60, 0);
+    let store = Store::default();
+    let world = World::new(&store);
+    let mut fetcher = worker();
+    assert!(fetcher.sealers.iter().all(Option::is_none));
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    world.value(&mut fetcher, &call.calls[0], "v1");
+    let call = world.fetch(&mut fetcher, &another(&want, "made-up"), 2);
+    world.answer(&mut fetcher, &call.calls[0], 404, "");
+    let mut neighbour = worker();
+    let todo = world.fetch(&mut neighbour, &want, 3);
+    assert_eq!((todo.calls.len(), todo.woken), (0, vec![3]));
+    assert_eq!(value(&world.look(&mut neighbour, &want)), "v1");
 }
 
 #[test]

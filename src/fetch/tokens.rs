@@ -1,7 +1,9 @@
-//! Flights of tokens: the calls on the way to one, its renewal, and how often an identity may ask at all.
+//! Flights of tokens: the calls on the way to one, its renewal, and how often an identity may ask for one. It
+//! does not know what Entra ID or a managed identity wants to be asked.
 
+use super::flight::{Flight, calls_take};
 use super::shared::{self, Held, Lease, Leased, Name};
-use super::{Action, Fetcher, Flight, Lane, Now, Stage, Subject, backoff, report};
+use super::{Action, Fetcher, Lane, Now, Subject, backoff, report};
 use crate::azure::http::Answer;
 use crate::azure::identity::{Circumstances, Progress, Step};
 use crate::cache::{Failed, SecretKey};
@@ -39,12 +41,10 @@ impl TokenState {
             },
         }
     }
-}
 
-impl TokenState {
     /// Whether a flight may make its next call; else how long it waits. Its first call takes from the
-    /// identity's rate, the others follow from it. On WasmX each request that comes before there is a token has
-    /// to ask for one itself; once there is a token or a failure, the rate holds for them too.
+    /// identity's rate, the others follow from it. On WasmX each request that arrives before there is a token
+    /// has to ask for one itself; once there is a token or a failure, the rate holds for them too.
     fn may_call(&mut self, lane: Lane, calls: u64, now: Timestamp) -> Result<(), Span> {
         let first_ever = self.held.is_none() && self.refused.is_none() && self.failure.is_none();
         if calls > 0 || (lane != Lane::Worker && first_ever) {
@@ -54,7 +54,7 @@ impl TokenState {
     }
 }
 
-/// Bounds the token calls of one identity, whatever clients, vaults and tokens say.
+/// Bounds the token calls of one identity, independent of clients, vaults and tokens.
 struct Rate {
     burst: u32,
     interval: Span,
@@ -63,7 +63,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// Takes one call; else says how long there is none.
+    /// Takes one call; else returns how long to wait for the next one.
     fn take(&mut self, now: Timestamp) -> Result<(), Span> {
         let interval = self.interval.0.max(1);
         if now < self.filled_at {
@@ -98,7 +98,7 @@ impl Fetcher {
     pub(super) fn renew_tokens(&mut self, now: &Now<'_>) {
         for identity in 0..self.tokens.len() {
             let due = self.tokens.get(identity).is_some_and(|state| {
-                // One that "came later than now" is of another clock.
+                // One that was "received later than now" is of another clock.
                 let renew = |held: &Held| held.token.renew_at <= now.time || held.at > now.time;
                 let waits = |(_, failed): &(Failure, Failed)| failed.holds(now.time);
                 state.used
@@ -111,8 +111,8 @@ impl Fetcher {
         }
     }
 
-    /// A token that can be used now, and when it came.
-    pub(super) fn usable_token(&mut self, identity: usize, now: &Now<'_>) -> Option<SecretValue> {
+    /// A token to use now, adopted from shared data if this worker has none; it counts as used, and so is renewed.
+    pub(super) fn use_token(&mut self, identity: usize, now: &Now<'_>) -> Option<SecretValue> {
         let name = Name::of_token(self.identities.get(identity)?);
         let sealer = self.sealers.get(identity).and_then(Option::as_ref);
         let state = self.tokens.get_mut(identity)?;
@@ -163,7 +163,7 @@ impl Fetcher {
         if self.adopt_shared_token(identity, &name, now) {
             return self.finish_token(lane, identity, None, now);
         }
-        let length = super::secrets::calls_take(self.token_timeout(identity), most_calls);
+        let length = calls_take(self.token_timeout(identity), most_calls);
         let leased = match lane {
             Lane::Worker => Lease::take(&name, length, now),
             Lane::Request(_) => Leased::Ours(None),
@@ -176,7 +176,8 @@ impl Fetcher {
                 flight.lease = lease;
                 self.call_token(lane, identity, None, now);
             }
-            Leased::Until(until) => flight.stage = Stage::Following { until },
+            // The flight follows that one.
+            Leased::Theirs => {}
         }
     }
 
@@ -269,7 +270,7 @@ impl Fetcher {
             }
             Ok(Some(token)) => {
                 self.metrics.count(Series::Tokens(Kind::of(who)));
-                let lines = report::token_came(&mut self.events, who, &token, now.time);
+                let lines = report::token_received(&mut self.events, who, &token, now.time);
                 self.actions.extend(lines.into_iter().map(Action::Log));
                 let name = Name::of_token(who);
                 let sealer = self.sealers.get(identity).and_then(Option::as_ref);
@@ -304,16 +305,14 @@ impl Fetcher {
             return;
         };
         let before = state.failure.as_ref().map(|(_, failed)| failed);
-        let failed = backoff::after(before, failure.reason, now.time, |attempts| {
-            backoff::wait(failure, attempts, (now.random)())
-        });
+        let failed = backoff::after(before, failure, now);
         state.failure = Some((failure.clone(), failed));
         self.metrics.count(Series::TokenFailures(failure.reason));
         self.log_token_failure(identity, failure, failed.until, now.time);
         self.finish_token(lane, identity, Some(failure), now);
     }
 
-    /// Lets the secrets go on that waited for this token.
+    /// Continues the flights of the secrets that waited for this token.
     fn finish_token(
         &mut self,
         lane: Lane,
@@ -328,7 +327,7 @@ impl Fetcher {
             lease.release(now);
         }
         for key in flight.secrets {
-            match (failure, self.usable_token(identity, now)) {
+            match (failure, self.use_token(identity, now)) {
                 (_, Some(token)) => self.send_secret(lane, &key, (identity, &token), None, now),
                 (Some(failure), None) => {
                     self.secret_failed(lane, &key, &without_token(failure), now);
@@ -342,7 +341,7 @@ impl Fetcher {
         }
     }
 
-    /// A vault answered with a secret to this token. All workers shall know, the first time.
+    /// A vault answered with a secret to this token. The first time, all workers learn it from shared data.
     pub(super) fn token_accepted(
         &mut self,
         (identity, vault): (usize, usize),
@@ -406,7 +405,7 @@ impl Fetcher {
             return true;
         };
         if refused != Some(&held.token.value) {
-            // A newer one is there already.
+            // It was replaced already.
             return true;
         }
         let young = held.at <= now.time && held.at.age(now.time) < YOUNG;

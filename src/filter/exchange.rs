@@ -144,6 +144,8 @@ pub(super) struct HeldRequest {
     /// The client sent a `content-length`, which has to follow the body.
     pub(super) has_length: bool,
     pub(super) since: Timestamp,
+    /// About how many bytes this is.
+    pub(super) bytes: usize,
     /// Size of the request as the host counts it, when only its headers had come.
     pub(super) head_size: u64,
 }

@@ -7,8 +7,10 @@ use super::host::{Dialect, Half, Host};
 use super::plugin::Plugin;
 use super::request::ExpectedBody;
 use super::waiting::Flow;
+use crate::events::Line;
+use crate::failure::Reason;
 use crate::fetch::Lookup;
-use crate::message::{Edit, Place};
+use crate::message::{Denial, Edit, Place};
 use crate::time::{Span, Timestamp};
 
 /// Envoy's property for the size of a request: what has come of its body, and its headers.
@@ -54,8 +56,15 @@ impl HeldHeaders {
 }
 
 impl<H: Host + Copy> Plugin<H> {
-    /// Holds the headers until the body is complete, and fetches meanwhile what they need.
+    /// Holds the headers until the body is complete, and fetches meanwhile what they need. They count against the
+    /// worker's budget: their body may be long in coming.
     pub(super) fn hold_headers(&mut self, id: u32, waiting: Waiting, body: &ExpectedBody) -> Flow {
+        const REQUEST: usize = 1024;
+        let places: usize = waiting.places.iter().map(Place::bytes).sum();
+        let bytes = places.saturating_add(REQUEST);
+        if !self.hold(id, Half::Request, bytes) {
+            return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
+        }
         let head_size = match &mut self.held_headers {
             HeldHeaders::Unknown(probes, last) => {
                 probes.push(id);
@@ -76,6 +85,7 @@ impl<H: Host + Copy> Plugin<H> {
             fixed: waiting.fixed,
             has_length: body.has_length,
             since: waiting.since,
+            bytes,
             head_size,
         };
         let exchange = self.exchanges.entry(id).or_default();
@@ -116,6 +126,12 @@ impl<H: Host + Copy> Plugin<H> {
             return;
         }
         self.held_headers = HeldHeaders::No;
+        let line = Line::new("headers_not_held").quoted(
+            "detail",
+            "this host keeps a body back while its headers wait, so \
+            headers go on before their body is judged; Envoy: allow_on_headers_stop_iteration",
+        );
+        log::warn!("{}", line.end());
         for id in kept {
             if self.host.focus(id).is_ok() {
                 self.release_headers(id);
@@ -158,6 +174,7 @@ impl<H: Host + Copy> Plugin<H> {
         let RequestState::Body(kind) = exchange.request else {
             return;
         };
+        let [bytes, _] = exchange.held;
         if let Some(waiting) = exchange
             .waiting(Half::Request)
             .take_if(|w| w.stage == Stage::RequestHeaders)
@@ -168,6 +185,7 @@ impl<H: Host + Copy> Plugin<H> {
                 fixed: waiting.fixed,
                 has_length: false,
                 since: waiting.since,
+                bytes,
                 head_size: 0,
             }));
         }

@@ -98,6 +98,7 @@ impl<H: Host + Copy> Plugin<H> {
         if simple && self.all_prepared(id, references) {
             return Flow::Continue;
         }
+        self.looked_up.clear();
         let in_headers = match references {
             None => Ok(Vec::new()),
             Some(hit) => search.headers(&config.request, hit, &mut self.seen),
@@ -199,19 +200,20 @@ impl<H: Host + Copy> Plugin<H> {
             self.held_headers = HeldHeaders::Yes;
         }
         let waits = exchange.is_waiting(Half::Request);
-        match exchange.request {
+        let of_headers = match &exchange.request {
             // Its headers wait: nothing of it goes on before them.
             _ if waits => return Flow::Pause,
             RequestState::Passing => return Flow::Continue,
-            RequestState::Body(_) | RequestState::Held(_) => {}
-        }
+            RequestState::Body(_) => 0,
+            RequestState::Held(held) => held.bytes,
+        };
         if size > self.config.limits.body_bytes {
             return self.too_large(id);
         }
         if end {
             return self.end_of_request_body(id, size);
         }
-        if !self.hold(id, Half::Request, size) {
+        if !self.hold(id, Half::Request, size.saturating_add(of_headers)) {
             return self.refuse(id, &Denial::new(Reason::Overloaded, b""));
         }
         Flow::Pause

@@ -87,15 +87,15 @@ impl<H: Host + Copy> Plugin<H> {
         let Some(exchange) = self.exchanges.get(&id) else {
             return;
         };
-        let kind = match &exchange.request {
-            RequestState::Passing => return,
-            RequestState::Body(kind) => *kind,
-            RequestState::Held(held) => held.kind,
+        // No upstream answers a request whose headers are held.
+        let RequestState::Body(kind) = exchange.request else {
+            return;
         };
-        let body = self.host.buffer(Buffer::RequestBody).unwrap_or_default();
-        if body.len() <= exchange.searched {
+        let [received, _] = exchange.held;
+        if received <= exchange.searched {
             return;
         }
+        let body = self.host.buffer(Buffer::RequestBody).unwrap_or_default();
         // Too many references are refused when the body is complete.
         let place = Search::of_requests(&self.config).body(kind, &body);
         let now = self.host.now();
@@ -202,13 +202,10 @@ impl<H: Host + Copy> Plugin<H> {
             return;
         }
         let now = self.host.now();
+        // They were counted when the request went on.
+        let mut counted = Vec::new();
         for set in &mut self.response_set {
-            if set.prepare(
-                &mut self.fetcher,
-                &self.config.limits,
-                &mut self.looked_up,
-                now,
-            ) {
+            if set.prepare(&mut self.fetcher, &self.config.limits, &mut counted, now) {
                 set.apply(Map::Response, &self.host);
             } else {
                 for want in set.place.wants() {

@@ -245,7 +245,7 @@ impl<H: Host + Copy> Plugin<H> {
             Stage::RequestBody | Stage::WholeRequest(_) => self.buffered(Buffer::RequestBody),
             Stage::ResponseBody => self.buffered(Buffer::ResponseBody),
         };
-        let places: usize = waiting.places.iter().map(size_of_place).sum();
+        let places: usize = waiting.places.iter().map(Place::bytes).sum();
         let half = waiting.stage.half();
         if !self.hold(id, half, body.saturating_add(places)) {
             return self.refuse_message(id, &waiting, &Denial::new(Reason::Overloaded, b""));
@@ -368,10 +368,4 @@ impl<H: Host + Copy> Plugin<H> {
         let size = self.buffered(Buffer::ResponseBody);
         self.response_body_buffered(id, size, ended) == Flow::Continue
     }
-}
-
-/// About how many bytes a place takes while its message waits.
-fn size_of_place(place: &Place) -> usize {
-    const REFERENCE: usize = 512;
-    place.references().saturating_mul(REFERENCE)
 }

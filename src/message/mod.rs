@@ -180,6 +180,18 @@ impl Place {
         self.wants().count()
     }
 
+    /// About how many bytes it takes while its message waits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const REFERENCE: usize = 512;
+        let texts = self.fields.iter().filter_map(|field| field.text.as_ref());
+        let texts: usize = texts.map(Vec::len).sum();
+        let references = self.references().saturating_mul(REFERENCE);
+        references
+            .saturating_add(self.query.len())
+            .saturating_add(texts)
+    }
+
     /// Whether this value can be written here.
     #[must_use]
     pub fn can_hold(&self, value: &SecretValue) -> bool {

@@ -235,18 +235,23 @@ fn each_filter_of_a_chain_masks_its_values_after_an_internal_redirect() {
 
 #[test]
 fn a_redirect_whose_values_are_not_kept_any_more_is_refused() {
-    let limits = json!({ "ended_requests": 1 });
-    let status = |x_key: &str, y_key: &str| {
-        let mut world = redirected_chain(["x-key", "y-key"], &limits);
+    let mut resolves = ["x-key", "y-key"];
+    let status = |resolves, kept: usize, x_key: &str, y_key: &str| {
+        let mut world = redirected_chain(resolves, &json!({ "ended_requests": kept }));
         let id = world.get(0, &[("x-key", x_key), ("y-key", y_key)]);
         world.answer_all();
         world.gateway.answered(id).expect("an answer").status
     };
     // Each of the two filters has values to keep.
-    assert_eq!(status(REFERENCE, REFERENCE), 503);
-    assert_eq!(status("plain", REFERENCE), 200);
+    assert_eq!(status(resolves, 1, REFERENCE, REFERENCE), 503);
+    assert_eq!(status(resolves, 2, REFERENCE, REFERENCE), 200);
+    assert_eq!(status(resolves, 1, "plain", REFERENCE), 200);
     // A backslash that was taken away is no value to mask.
-    assert_eq!(status("plain", "\\{vault://azure/open-1}"), 200);
+    let escaped = "\\{vault://azure/open-1}";
+    assert_eq!(status(resolves, 1, "plain", escaped), 200);
+    // Two filters of the very same configuration take each other's mark for their own.
+    resolves = ["x-key", "x-key"];
+    assert_eq!(status(resolves, 9, REFERENCE, "plain"), 503);
 }
 
 #[test]
@@ -269,6 +274,41 @@ fn headers_are_held_however_late_their_body_comes() {
         assert_eq!(world.gateway.answered(id).expect("a refusal").status, 503);
         assert_eq!(world.gateway.sent_so_far(id), None, "it is denied");
     }
+}
+
+#[test]
+fn held_headers_count_against_the_budget() {
+    let mut request = world::resolve();
+    request["resolve"]["body"] = json!(["application/json"]);
+    let mut whole = world::configuration(&json!({}), &request);
+    whole["limits"] = json!({ "held_bytes": 10_000 });
+    let mut world = World::whole(Dialect::Envoy, whole, |settings| {
+        settings.hold_headers = true;
+    });
+    let long = format!("{REFERENCE}{}", "x".repeat(2_000));
+    let mut held = Vec::new();
+    let mut answers = 0;
+    for _ in 0..10 {
+        let headers = [("content-type", "application/json"), ("x-key", &long)];
+        let mut request = Request::get("/", &headers);
+        request.more = true;
+        let id = world.gateway.request(0, request);
+        match world.gateway.answered(id) {
+            Some(answer) => {
+                assert_eq!(answer.status, 503);
+                answers += 1;
+            }
+            None => held.push(id),
+        }
+    }
+    assert!(held.len() <= 5 && answers + held.len() == 10, "{answers}");
+    // What is over makes room.
+    for id in held {
+        world.gateway.client_leaves(id);
+    }
+    let id = world.gateway.request(0, post(BODY));
+    world.answer_all();
+    assert_eq!(world.gateway.answered(id).expect("an answer").status, 200);
 }
 
 #[test]
