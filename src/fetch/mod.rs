@@ -123,6 +123,8 @@ pub struct Fetcher {
     waiting: HashMap<u32, Vec<FlightKey>>,
     /// To be fetched by the next tick, for requests that cannot wait.
     background: LinkedHashMap<SecretKey, CacheRules>,
+    /// When a tick last scanned the whole cache.
+    scanned_at: Option<Timestamp>,
     /// When a fetch was last refused for the budget, for the requests that wait for it.
     refused: LinkedHashMap<SecretKey, Timestamp>,
     /// The newest names that were found.
@@ -167,6 +169,7 @@ impl Fetcher {
             next_call: 0,
             waiting: HashMap::new(),
             background: LinkedHashMap::new(),
+            scanned_at: None,
             refused: LinkedHashMap::new(),
             found_before: LinkedHashSet::new(),
             actions: VecDeque::new(),

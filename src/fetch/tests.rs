@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::backoff::SHORTEST_NEGATIVE;
 use super::report::request_id;
-use super::tick::{FOLLOWING_TICK, IDLE_TICK};
+use super::tick::{FOLLOWING_TICK, IDLE_TICK, SCAN_INTERVAL};
 use super::*;
 use crate::azure::http::{Answer, CallFailure, Response};
 use crate::cache::View;
@@ -803,4 +803,26 @@ fn a_new_root_does_not_wait_for_the_leases_of_the_old_one() {
     world.at(&mut old, Fetcher::release_leases);
     let (mut new, _) = resolver(60, 0);
     assert_eq!(world.fetch(&mut new, &want, 2).calls.len(), 1);
+}
+
+#[test]
+fn ticks_that_follow_each_other_closely_do_not_scan_the_cache() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    assert!(world.tick(&mut resolver).0.calls.is_empty());
+    resolver.pin(&want);
+    world.pass(Span(1));
+    assert!(world.tick(&mut resolver).0.calls.is_empty(), "no scan yet");
+    world.pass(Span(SCAN_INTERVAL.0 - 1));
+    assert_eq!(world.tick(&mut resolver).0.calls.len(), 1);
+}
+
+#[test]
+fn a_clock_set_back_does_not_stop_the_scans() {
+    let world = World::new(&NoStore);
+    let (mut resolver, want) = resolver(60, 0);
+    world.tick(&mut resolver);
+    resolver.pin(&want);
+    world.time.set(world.time.get() - 500_000);
+    assert_eq!(world.tick(&mut resolver).0.calls.len(), 1);
 }

@@ -11,12 +11,19 @@ use crate::time::{Span, Timestamp};
 pub(super) const FOLLOWING_TICK: Span = Span(20);
 /// How often to check which values have to be renewed.
 pub(super) const IDLE_TICK: Span = Span(1000);
+/// The time between two scans of the whole cache: ticks come each millisecond while requests are cold.
+pub(super) const SCAN_INTERVAL: Span = Span(100);
 
 impl Fetcher {
     /// Renews values and tokens ahead of their end, and follows the fetches of other workers.
     pub fn handle_tick(&mut self, now: &Now<'_>) {
-        self.expire(now);
-        for (key, rules) in self.due(now.time) {
+        let mut due: Vec<_> = std::mem::take(&mut self.background).into_iter().collect();
+        if self.is_scan_due(now.time) {
+            self.scanned_at = Some(now.time);
+            self.expire(now);
+            due.extend(self.to_renew(now.time));
+        }
+        for (key, rules) in due {
             self.start_secret(Lane::Worker, &key, &rules, None, now);
         }
         self.renew_tokens(now);
@@ -59,10 +66,14 @@ impl Fetcher {
         }
     }
 
-    /// Secrets in use that are to be fetched anew, pinned ones that are not there, and those that requests
-    /// asked a tick to fetch.
-    fn due(&mut self, now: Timestamp) -> Vec<(SecretKey, CacheRules)> {
-        let mut due: Vec<_> = std::mem::take(&mut self.background).into_iter().collect();
+    /// Whether the cache has not been scanned for a while, or the clock was set back since.
+    fn is_scan_due(&self, now: Timestamp) -> bool {
+        self.scanned_at
+            .is_none_or(|at| at > now || at + SCAN_INTERVAL <= now)
+    }
+
+    /// Secrets in use that are to be fetched anew, and pinned ones that are not there.
+    fn to_renew(&self, now: Timestamp) -> Vec<(SecretKey, CacheRules)> {
         let scanned = self.entries.iter().filter(|(_, entry)| {
             let found = entry.record.found.as_ref();
             let missing = found.is_none_or(|f| f.life(&entry.rules, now) == Life::Over);
@@ -74,8 +85,9 @@ impl Fetcher {
                 || ((entry.is_pinned() || entry.used) && !missing && renew);
             wanted && !entry.has_flight() && entry.record.backoff(now).is_none()
         });
-        due.extend(scanned.map(|(_, entry)| (entry.key.clone(), entry.rules)));
-        due
+        scanned
+            .map(|(_, entry)| (entry.key.clone(), entry.rules))
+            .collect()
     }
 
     /// Wipes values that may not be served any more, and those that no request used for a whole ttl, if shared
