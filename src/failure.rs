@@ -84,6 +84,13 @@ impl Reason {
         }
     }
 
+    /// Whether the vault said that the secret is gone or not for this identity, rather than that something
+    /// failed: what `revoked_ttl` is for.
+    #[must_use]
+    pub const fn is_definite(self) -> bool {
+        matches!(self, Self::NotFound | Self::Forbidden | Self::Disabled)
+    }
+
     /// The number by which shared data carries this reason; never changes its meaning.
     #[must_use]
     pub const fn code(self) -> u8 {

@@ -10,8 +10,8 @@
 //!                         in the background   served if that fails
 //! ```
 //!
-//! An earlier end cuts it short: `ttl + resurrect_ttl` before `2 * ttl`, and the secret's own `exp`
-//! before everything. A ttl of 0, or none, is "for ever fresh", as Kong documents it.
+//! An earlier end cuts it short: `ttl + resurrect_ttl` before `2 * ttl`; and before everything the secret's
+//! own `exp`, and `revoked_ttl` after the vault refused the secret for good. A ttl of 0, or none, is "for ever fresh", as Kong documents it.
 
 mod codec;
 mod entries;
@@ -102,12 +102,22 @@ impl Found {
         let end = self.fetched_at + rules.ttl;
         self.secret.expires_at.map_or(end, |expiry| expiry.min(end))
     }
+
+    /// Lets this value's life end at `end`, unless it ends earlier anyway. Returns whether that changed it.
+    pub fn end_by(&mut self, end: Timestamp) -> bool {
+        if self.secret.expires_at.is_some_and(|known| known <= end) {
+            return false;
+        }
+        self.secret.expires_at = Some(end);
+        true
+    }
 }
 
 impl Record {
     /// Takes over what `other` knows better. Returns whether the value was replaced.
     pub fn merge(&mut self, other: Self) -> bool {
         let fetched = |record: &Self| record.found.as_ref().map(|f| f.fetched_at);
+        let ended = self.end_with(&other);
         // Of two failures in one millisecond, the one that holds longer.
         let failed = |record: &Self| record.failed.map(|f| (f.at, f.until));
         let changed = fetched(&other) > fetched(self);
@@ -121,7 +131,17 @@ impl Record {
         if fetched(self) >= self.failed.map(|f| f.at) {
             self.failed = None;
         }
-        changed
+        changed || ended
+    }
+
+    /// Of one value with two ends, the earlier end holds: another worker had a refusal. Returns whether this
+    /// record's end changed.
+    fn end_with(&mut self, other: &Self) -> bool {
+        let (Some(ours), Some(theirs)) = (&mut self.found, &other.found) else {
+            return false;
+        };
+        theirs.fetched_at == ours.fetched_at
+            && theirs.secret.expires_at.is_some_and(|end| ours.end_by(end))
     }
 
     /// The last failure, if it still delays the next fetch.

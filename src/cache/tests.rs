@@ -82,6 +82,19 @@ fn merging_keeps_the_newest_value_and_the_failure_after_it() {
 }
 
 #[test]
+fn of_one_value_with_two_ends_the_earlier_one_holds() {
+    let record = |end| Record {
+        found: Some(found(5, end)),
+        failed: None,
+    };
+    let mut ours = record(None);
+    assert!(ours.merge(record(Some(90))));
+    assert!(!ours.merge(record(Some(100))));
+    assert!(!ours.merge(record(None)));
+    assert_eq!(ours, record(Some(90)));
+}
+
+#[test]
 fn times_of_another_clock_are_over() {
     let hour = 3_600_000;
     let ahead = failed(2 * hour, 2 * hour + 5000);

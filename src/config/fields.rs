@@ -163,6 +163,7 @@ pub const CONFIG: &[Field] = &[
     field("ttl", SECONDS, "Seconds for which a value is fresh; 0 for no rotation, else 1 at the least.").default("0").or_from(&["KONG_VAULT_AZURE_TTL"]).example("300"),
     field("neg_ttl", SECONDS, "Seconds for which a missing secret is remembered as missing: 0 or at least 1; for 0 it is one second.").default("0").or_from(&["KONG_VAULT_AZURE_NEG_TTL"]).example("10"),
     field("resurrect_ttl", SECONDS, "Seconds beyond the ttl for which a value serves when Azure fails or the secret is gone.").default("100000000").or_from(&["KONG_VAULT_AZURE_RESURRECT_TTL"]).example("86400"),
+    field("revoked_ttl", SECONDS, "Seconds for which a value serves after Key Vault's definite refusal: the secret is deleted or disabled, or this identity may not read it. 0 ends it at once. Other failures keep resurrect_ttl.").default("as long as without a refusal").example("60"),
     field("base64_decode", Shape::Boolean, "Decode every secret of this vault from base64, after the key was taken.").default("false").or_from(&["KONG_VAULT_AZURE_BASE64_DECODE", "KONG_VAULT_AZURE_DECODE_BASE64"]).example("true"),
     field("timeout_ms", Shape::Number(1, 600_000), "The longest that one call may take; a request that finds neither token nor secret makes two.").default("5000").example("2000"),
     field("api_version", Shape::Like("^[A-Za-z0-9.-]+$"), "The api-version of Key Vault's data plane.").default("\"7.6\"").example("\"7.4\""),

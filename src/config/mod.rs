@@ -89,6 +89,8 @@ pub struct Vault {
     pub api_version: String,
     /// What a secret's `exp` and `nbf` do.
     pub dates: Dates,
+    /// How long a value serves after a definite refusal of the vault; `None` for as long as without one.
+    pub revoked_ttl: Option<Span>,
 }
 
 /// `dates`: Key Vault calls `exp` and `nbf` informational, its `get` works outside of them.

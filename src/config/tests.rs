@@ -11,7 +11,7 @@ fn no_env(_: &str) -> Option<String> {
 const VAULT: &str = r#"{"name":"azure","prefix":"azure-key-vault","description":"d","tags":["t"],
   "config":{"type":"secrets","vault_uri":"https://my-vault.vault.azure.net","location":"us-east",
   "tenant_id":"1111","client_id":"2222","credentials_prefix":"PAY","ttl":300,"neg_ttl":10,
-  "resurrect_ttl":100,"base64_decode":false,"identity":"client_secret",
+  "resurrect_ttl":100,"revoked_ttl":7,"base64_decode":false,"identity":"client_secret",
   "vault_cluster":"key_vault","identity_cluster":"azure_identity","timeout_ms":1500}}"#;
 
 fn parse(json: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<String>> {
@@ -33,6 +33,7 @@ fn the_designs_vault_is_read() {
     assert_eq!(vault.cache.ttl, Span::seconds(300));
     assert_eq!(vault.cache.neg_ttl, Span::seconds(10));
     assert_eq!(vault.cache.resurrect_ttl, Span::seconds(100));
+    assert_eq!(vault.revoked_ttl, Some(Span::seconds(7)));
     let Credential::App(app) = &vault.identity.credential else {
         panic!("{:?}", vault.identity);
     };

@@ -275,6 +275,7 @@ fn read_vault_config(
     };
     let identity = identity::read(&mut settings, &target);
     let cache = settings.cache_rules();
+    let revoked_ttl = settings.span("revoked_ttl");
     let timeout = settings.fields.number("timeout_ms").unwrap_or(5000.0);
     let base64_decode = settings.base64_decode();
     let api_version = settings
@@ -306,5 +307,6 @@ fn read_vault_config(
         base64_decode,
         api_version,
         dates: dates.unwrap_or_default(),
+        revoked_ttl,
     })
 }

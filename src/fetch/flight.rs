@@ -2,6 +2,7 @@
 //! is fetched, and what an answer says, it leaves to `secrets` and `tokens`.
 
 use super::shared::Lease;
+use super::versions::Search;
 use super::{Action, Call, CallId, Fetcher, Lane, Now, Subject};
 use crate::azure::http::{Answer, CallFailure, HttpRequest};
 use crate::azure::identity::Step;
@@ -28,6 +29,8 @@ pub(super) struct Flight {
     pub(super) calls: u64,
     /// For a secret: a new token was asked for after a 401.
     pub(super) renewed_token: bool,
+    /// For a secret: which version the next call is for.
+    pub(super) search: Search,
     /// A broken connection was tried again.
     pub(super) retried: bool,
 }
@@ -44,6 +47,7 @@ impl Flight {
             call: None,
             calls: 0,
             renewed_token: false,
+            search: Search::Named,
             retried: false,
         }
     }

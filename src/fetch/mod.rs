@@ -23,6 +23,7 @@ mod secrets;
 mod shared;
 mod tick;
 mod tokens;
+mod versions;
 
 #[cfg(test)]
 mod model;

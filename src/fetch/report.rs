@@ -74,12 +74,23 @@ impl Fetcher {
     }
 
     /// `dates: warn`: the value is served outside of its dates.
-    pub(super) fn log_dates(&mut self, key: &SecretKey, reason: Reason, now: Timestamp) {
+    pub(super) fn log_out_of_dates(&mut self, key: &SecretKey, reason: Reason, now: Timestamp) {
+        let detail = "served because of dates: warn; set a new version";
+        self.log_dates(key, reason, detail, now);
+    }
+
+    /// What is served because of the dates of the newest version; the first time now, repeats summed up.
+    pub(super) fn log_dates(
+        &mut self,
+        key: &SecretKey,
+        reason: Reason,
+        detail: &'static str,
+        now: Timestamp,
+    ) {
         let head = about("secret_out_of_dates", &self.config, key);
         let head = head.word("reason", reason.as_str()).end();
         let operators = self.entries.by_key(key).is_some_and(Entry::is_pinned);
         if self.events.first(&head, operators, now) {
-            let detail = "served because of dates: warn; set a new version";
             let line = Line::of(&head).quoted("detail", detail);
             self.actions.push_back(Action::Log(LogLine {
                 warning: true,

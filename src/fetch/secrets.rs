@@ -5,6 +5,7 @@ use super::backoff;
 use super::flight::{Flight, FlightKey, calls_take};
 use super::record::Adopted;
 use super::shared::{Lease, Leased};
+use super::versions::Search;
 use super::{Action, Fetcher, Lane, Now, Subject, report};
 use crate::azure::http::Answer;
 use crate::azure::identity::Step;
@@ -152,14 +153,15 @@ impl Fetcher {
             return;
         };
         let id = report::request_id(now);
-        let mut request = key_vault::secret_request(
-            vault,
-            key.collection,
-            &key.name,
-            key.version.as_deref(),
-            token,
-            &id,
-        );
+        let flight: FlightKey = (lane, Subject::Secret(key.clone()));
+        let ask = |version: Option<&str>| {
+            key_vault::secret_request(vault, key.collection, &key.name, version, token, &id)
+        };
+        let mut request = match self.flights.get(&flight).map(|flight| &flight.search) {
+            Some(Search::List(_)) => key_vault::versions_request(vault, &key.name, token, &id),
+            Some(Search::Older(version, _)) => ask(Some(version)),
+            Some(Search::Named) | None => ask(key.version.as_deref()),
+        };
         let own = self.identities.get(identity) == Some(&vault.identity);
         if !own || request.authority != vault.uri.authority() {
             let detail = "the token is not one for this vault";
@@ -167,7 +169,6 @@ impl Fetcher {
             return self.secret_failed(lane, key, &failure, now);
         }
         request.timeout = left.unwrap_or(request.timeout);
-        let flight: FlightKey = (lane, Subject::Secret(key.clone()));
         let token = Some(token.clone());
         self.call(&flight, Step::Token, token, request, now.time);
     }
@@ -180,32 +181,35 @@ impl Fetcher {
         answer: &Answer,
         now: &Now<'_>,
     ) {
-        let flight = self.flights.get(&(lane, Subject::Secret(key.clone())));
-        let (Some(id), Some(vault)) = (
-            flight.and_then(|flight| flight.entry),
-            self.config.vaults.get(key.vault),
-        ) else {
+        let flight = self.flights.get_mut(&(lane, Subject::Secret(key.clone())));
+        let (Some(flight), Some(vault)) = (flight, self.config.vaults.get(key.vault)) else {
             return;
         };
-        match key_vault::read_secret(vault, key.collection, answer, now.time) {
-            Ok(secret) => {
-                let warning = key_vault::date_warning(vault, key.collection, answer, now.time);
-                if let Some(reason) = warning {
-                    self.log_dates(key, reason, now.time);
-                }
-                let found = Found {
-                    secret,
-                    fetched_at: now.time,
-                };
-                if let (Some(&identity), Some(token)) = (self.identity_of.get(key.vault), token) {
-                    self.token_accepted((identity, key.vault), token, now);
-                }
-                self.secret_found(lane, key, id, found, now);
+        match std::mem::take(&mut flight.search) {
+            Search::Named => {}
+            Search::List(newest) => {
+                return self.versions_answered(lane, key, newest, answer, now);
             }
-            Err(Refusal::Token { failure, claims }) => {
+            Search::Older(_, newest) => return self.older_answered(lane, key, newest, answer, now),
+        }
+        let read = key_vault::read_secret(vault, key.collection, answer, now.time);
+        if let (Ok(_), Some(&identity), Some(token)) =
+            (&read, self.identity_of.get(key.vault), token)
+        {
+            self.token_accepted((identity, key.vault), token, now);
+        }
+        match self.search_older(lane, key, answer, read, now) {
+            None => {}
+            Some(Ok(secret)) => {
+                if let Some(reason) = self.date_warning(key, answer, now) {
+                    self.log_out_of_dates(key, reason, now.time);
+                }
+                self.secret_read(lane, key, secret, now);
+            }
+            Some(Err(Refusal::Token { failure, claims })) => {
                 self.token_refused(lane, key, token, &failure, claims, now);
             }
-            Err(Refusal::Other(failure)) => {
+            Some(Err(Refusal::Other(failure))) => {
                 if failure.holds_vault {
                     self.hold_vault(key.vault, &failure, now);
                 }
@@ -214,7 +218,18 @@ impl Fetcher {
         }
     }
 
-    fn secret_found(
+    /// Why the dates of what was answered speak against it, though `dates: warn` serves it.
+    pub(super) fn date_warning(
+        &self,
+        key: &SecretKey,
+        answer: &Answer,
+        now: &Now<'_>,
+    ) -> Option<Reason> {
+        let vault = self.config.vaults.get(key.vault)?;
+        key_vault::date_warning(vault, key.collection, answer, now.time)
+    }
+
+    pub(super) fn secret_found(
         &mut self,
         lane: Lane,
         key: &SecretKey,
@@ -283,6 +298,17 @@ impl Fetcher {
         let Some((id, entry)) = id.and_then(|id| Some((id, self.entries.get_mut(id)?))) else {
             return;
         };
+        let revoked = self
+            .config
+            .vaults
+            .get(key.vault)
+            .and_then(|v| v.revoked_ttl);
+        if let (Some(revoked_ttl), true) = (revoked, failure.reason.is_definite())
+            && let Some(found) = &mut entry.record.found
+            && found.end_by(now.time + revoked_ttl)
+        {
+            self.epoch += 1;
+        }
         let usable = |found: &Found| found.life(&entry.rules, now.time) != Life::Over;
         let usable = entry.record.found.as_ref().is_some_and(usable);
         let before = entry.record.failed.as_ref();

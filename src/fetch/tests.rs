@@ -826,3 +826,172 @@ fn a_clock_set_back_does_not_stop_the_scans() {
     world.time.set(world.time.get() - 500_000);
     assert_eq!(world.tick(&mut resolver).0.calls.len(), 1);
 }
+
+/// A worker with `revoked_ttl`, whose value has just been refused with this answer at its renewal.
+fn refused_at_its_renewal<'s>(
+    world: &World<'s>,
+    revoked_ttl: &str,
+    (status, body): (u16, &str),
+) -> (Fetcher, Want) {
+    let json = format!(
+        r#"{{"vaults":[{{"name":"azure","prefix":"azure","config":{{"vault_uri":"https://v.vault.azure.net",
+        "tenant_id":"t","client_id":"c","client_secret":"s","ttl":10,"neg_ttl":60{revoked_ttl}}}}}]}}"#
+    );
+    let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+    let (_, want) = resolver(10, 60);
+    let want = Want {
+        rules: config.vaults[0].cache,
+        ..want
+    };
+    let mut fetcher = Fetcher::new(Rc::new(config));
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    world.value(&mut fetcher, &call.calls[0], "v1");
+    world.look(&mut fetcher, &want);
+    world.pass(Span::seconds(9));
+    let call = world.tick(&mut fetcher).0;
+    let epoch = fetcher.epoch();
+    world.answer(&mut fetcher, &call.calls[0], status, body);
+    let ends = !revoked_ttl.is_empty() && status < 500;
+    assert_eq!(fetcher.epoch() > epoch, ends, "prepared values end too");
+    (fetcher, want)
+}
+
+const FORBIDDEN: (u16, &str) = (403, r#"{"error":{"code":"Forbidden","message":"m"}}"#);
+const DELETED: (u16, &str) = (404, r#"{"error":{"code":"SecretNotFound"}}"#);
+const BUSY: (u16, &str) = (503, "");
+
+#[test]
+fn a_refused_value_ends_with_revoked_ttl() {
+    for refusal in [FORBIDDEN, DELETED] {
+        let world = World::new(&NoStore);
+        let (mut fetcher, want) = refused_at_its_renewal(&world, r#","revoked_ttl":0"#, refusal);
+        assert!(
+            matches!(world.look(&mut fetcher, &want), Lookup::Failed { .. }),
+            "0 ends it at once"
+        );
+        let world = World::new(&NoStore);
+        let (mut fetcher, want) = refused_at_its_renewal(&world, r#","revoked_ttl":20"#, refusal);
+        assert_eq!(value(&world.look(&mut fetcher, &want)), "v1");
+        world.pass(Span::seconds(10));
+        let call = world.tick(&mut fetcher).0;
+        world.answer(&mut fetcher, &call.calls[0], refusal.0, refusal.1);
+        world.pass(Span::seconds(11));
+        let late = world.look(&mut fetcher, &want);
+        assert!(
+            !matches!(late, Lookup::Value { .. }),
+            "a second refusal makes it no longer"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_refusal_leaves_a_value_its_resurrect_ttl() {
+    for (revoked_ttl, answer) in [
+        ("", FORBIDDEN),
+        ("", DELETED),
+        (r#","revoked_ttl":0"#, BUSY),
+    ] {
+        let world = World::new(&NoStore);
+        let (mut fetcher, want) = refused_at_its_renewal(&world, revoked_ttl, answer);
+        world.pass(Span::seconds(6));
+        assert_eq!(value(&world.look(&mut fetcher, &want)), "v1");
+    }
+}
+
+#[test]
+fn another_worker_takes_over_that_a_value_was_refused() {
+    let store = Store::default();
+    let world = World::new(&store);
+    let (leader, want) = refused_at_its_renewal(&world, r#","revoked_ttl":0"#, FORBIDDEN);
+    let mut follower = Fetcher::new(leader.config.clone());
+    let todo = world.fetch(&mut follower, &want, 7);
+    assert!(todo.calls.is_empty(), "the refusal holds for all workers");
+    assert!(!matches!(
+        world.look(&mut follower, &want),
+        Lookup::Value { .. }
+    ));
+}
+
+/// A secret whose newest version is valid from the year 2100 on; the worker's vault has these `dates`.
+fn not_yet_valid<'s>(world: &World<'s>, dates: &str) -> (Fetcher, Want, Call) {
+    let json = format!(
+        r#"{{"vaults":[{{"name":"azure","prefix":"azure","config":{{"vault_uri":"https://v.vault.azure.net",
+        "tenant_id":"t","client_id":"c","client_secret":"s","ttl":10,"dates":"{dates}"}}}}]}}"#
+    );
+    let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+    let (_, want) = resolver(10, 0);
+    let mut fetcher = Fetcher::new(Rc::new(config));
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    let newest = r#"{"value":"later","attributes":{"enabled":true,"nbf":4102444800}}"#;
+    let mut todo = world.answer(&mut fetcher, &call.calls[0], 200, newest);
+    assert!(todo.woken.is_empty());
+    let list = todo.calls.pop().unwrap();
+    assert!(list.request.path.starts_with("/secrets/db/versions?"));
+    (fetcher, want, list)
+}
+
+const VERSIONS: &str = r#"{"value":[
+    {"id":"https://v.vault.azure.net/secrets/db/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","attributes":{"enabled":true,"created":1}},
+    {"id":"https://v.vault.azure.net/secrets/db/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb","attributes":{"enabled":true,"created":2}},
+    {"id":"https://v.vault.azure.net/secrets/db/cccccccccccccccccccccccccccccccc","attributes":{"enabled":true,"created":3,"nbf":4102444800}}]}"#;
+
+#[test]
+fn before_its_activation_date_the_newest_valid_version_is_served() {
+    for dates in ["enforce", "warn"] {
+        let world = World::new(&NoStore);
+        let (mut fetcher, want, list) = not_yet_valid(&world, dates);
+        let todo = world.answer(&mut fetcher, &list, 200, VERSIONS);
+        let path = &todo.calls[0].request.path;
+        assert!(
+            path.starts_with("/secrets/db/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb?"),
+            "{path}"
+        );
+        assert_eq!(todo.calls[0].request.authority, "v.vault.azure.net");
+        let done = world.value(&mut fetcher, &todo.calls[0], "now");
+        assert_eq!((done.woken, done.log.len()), (vec![1], 1));
+        assert_eq!(value(&world.look(&mut fetcher, &want)), "now");
+    }
+}
+
+#[test]
+fn without_a_valid_version_the_newest_one_decides() {
+    for (status, list) in [
+        (200, r#"{"value":[]}"#),
+        (403, ""),
+        (200, "<html>"),
+        (500, ""),
+    ] {
+        let world = World::new(&NoStore);
+        let (mut fetcher, want, call) = not_yet_valid(&world, "warn");
+        assert_eq!(world.answer(&mut fetcher, &call, status, list).woken, [1]);
+        assert_eq!(value(&world.look(&mut fetcher, &want)), "later");
+        let (mut fetcher, want, call) = not_yet_valid(&world, "enforce");
+        let since = Timestamp(world.time.get());
+        assert_eq!(world.answer(&mut fetcher, &call, status, list).woken, [1]);
+        let found = fetcher.lookup(&want, Some(since), since);
+        assert!(
+            matches!(
+                found,
+                Lookup::Failed {
+                    reason: Reason::NotYetValid,
+                    ..
+                }
+            ),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_version_that_was_asked_for_by_its_name_has_no_other_in_its_place() {
+    let world = World::new(&NoStore);
+    let (mut fetcher, mut want) = resolver(10, 0);
+    want.key.version = Some("c".repeat(32));
+    let call = world.fetch(&mut fetcher, &want, 1);
+    let call = world.token(&mut fetcher, &call.calls[0]);
+    let answer = r#"{"value":"later","attributes":{"enabled":true,"nbf":4102444800}}"#;
+    let todo = world.answer(&mut fetcher, &call.calls[0], 200, answer);
+    assert_eq!((todo.calls.len(), todo.woken), (0, vec![1]));
+}
