@@ -54,6 +54,8 @@ enum Command {
         #[arg(long)]
         docker: bool,
     },
+    /// Runs the compose files, where there is a Docker engine with Compose; says what was left out, and why.
+    Integration,
     /// Measures what the filter costs in a real Envoy beside an empty Wasm filter, Lua and
     /// `credential_injector`; about a quarter of an hour in which the machine has nothing else to do.
     Bench {
@@ -65,7 +67,11 @@ enum Command {
         arguments: Vec<String>,
     },
     /// Builds the release filter into target/dist, with its hash, its bill of materials and Kong's schema.
-    Build,
+    Build {
+        /// Leaves out the variant with every feature.
+        #[arg(long)]
+        standard: bool,
+    },
     /// Checks a configuration, or a gateway's file with one in it: every error with its line, or what the
     /// filter would do.
     Check {
@@ -99,8 +105,16 @@ fn main() -> ExitCode {
             long,
             docker,
         } => return test::all(&filter, fast, long, docker),
+        Command::Integration => {
+            let [passed, failed, skipped] = docker::test();
+            println!("{passed} passed, {failed} failed, {skipped} skipped");
+            return ExitCode::from(u8::from(failed > 0));
+        }
         Command::Bench { write, arguments } => bench::run(write, &arguments),
-        Command::Build => wasm::build(wasm::Variant::Full)
+        Command::Build { standard: true } => {
+            wasm::build(wasm::Variant::Standard).map(|built| println!("{built}"))
+        }
+        Command::Build { standard: false } => wasm::build(wasm::Variant::Full)
             .and_then(|full| Ok((wasm::build(wasm::Variant::Standard)?, full)))
             .map(|(built, full)| println!("{built}\n{full}")),
         Command::Check {

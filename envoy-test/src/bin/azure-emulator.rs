@@ -1,11 +1,14 @@
 //! The Azure emulator as a program of its own, for trying a gateway by hand.
 
+use std::fs;
+use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use envoy_test::emulator::{AppRegistration, Azure, Options, Server};
+use envoy_test::emulator::{AppRegistration, Azure, Options, Server, TestCa};
 use serde_json::{Value, json};
 
 /// Emulates Microsoft Entra ID and Azure Key Vault.
@@ -23,6 +26,9 @@ struct Arguments {
     /// Where to write the certificate of the emulator's authority.
     #[arg(long, default_value = "emulator-ca.pem")]
     ca: PathBuf,
+    /// Where to keep the authority's key: with it, the authority that is there is used again after a restart.
+    #[arg(long)]
+    ca_key: Option<PathBuf>,
     /// A JSON object of secrets' names and values to begin with; `VAULT/NAME` is in `https://VAULT.vault.azure.net`.
     #[arg(long)]
     seed: Option<PathBuf>,
@@ -57,9 +63,17 @@ fn main() -> Result<()> {
         plain_port: arguments.plain_port,
         address: Some(arguments.listen),
     };
-    let server = Server::start(&azure, options)?;
     let ca = &arguments.ca;
-    std::fs::write(ca, server.ca_pem()).with_context(|| format!("writing {}", ca.display()))?;
+    let kept = arguments.ca_key.as_deref().filter(|key| key.exists());
+    let authority = match kept {
+        Some(key) if ca.exists() => TestCa::load(&read(ca)?, &read(key)?)?,
+        _ => TestCa::new()?,
+    };
+    let server = Server::start_with(&azure, options, &authority)?;
+    if let Some(key) = &arguments.ca_key {
+        keep(key, &authority.key_pem())?;
+    }
+    fs::write(ca, server.ca_pem()).with_context(|| format!("writing {}", ca.display()))?;
     println!(
         "Entra ID and Key Vault: https://localhost:{}",
         server.tls.port()
@@ -74,9 +88,25 @@ fn main() -> Result<()> {
     }
 }
 
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Nobody else may read it.
+fn keep(path: &Path, key: &str) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(key.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
 fn seed(azure: &Azure, path: &PathBuf) -> Result<()> {
     let what = || format!("reading the secrets in {}", path.display());
-    let text = std::fs::read_to_string(path).with_context(what)?;
+    let text = fs::read_to_string(path).with_context(what)?;
     let secrets: serde_json::Map<String, Value> = serde_json::from_str(&text).with_context(what)?;
     for (name, value) in &secrets {
         let value = value

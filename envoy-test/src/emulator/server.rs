@@ -63,13 +63,20 @@ impl Server {
     /// # Errors
     /// When a port is taken.
     pub fn start(azure: &Azure, options: Options) -> Result<Self> {
+        Self::start_with(azure, options, &TestCa::new()?)
+    }
+
+    /// As [`Server::start`], with an authority that was made before.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn start_with(azure: &Azure, options: Options, ca: &TestCa) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .context("starting the emulator's runtime")?;
-        let ca = TestCa::new()?;
-        let acceptor = acceptor(&ca)?;
+        let acceptor = acceptor(ca)?;
         let (tls, plain) = runtime.block_on(async {
             let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
             let tls = listen((address, options.tls_port).into()).await?;

@@ -52,7 +52,9 @@ fn what_compose_files_name_is_there() {
                 "{place}"
             );
             for volume in service.get("volumes").map(Node::items).unwrap_or_default() {
-                let from = volume.text().unwrap().split(':').next().unwrap();
+                // `from:to:options`, or with fields of their own.
+                let from = volume.text_at(&["source"]).or_else(|| volume.text());
+                let from = from.unwrap().split(':').next().unwrap();
                 if from.starts_with('.') {
                     assert!(here.join(from).is_file(), "{place}: {from}");
                 } else {
