@@ -499,6 +499,44 @@ fn a_deleted_secret_serves_until_its_resurrection_ends() {
 }
 
 #[test]
+fn a_deleted_secret_ends_with_revoked_ttl() {
+    let vault = json!({ "ttl": 2, "neg_ttl": 60, "revoked_ttl": 0 });
+    let world = world(&vault, &json!({ "request": set_rule() }));
+    assert_eq!(world.ask(&[]).0.status, 200);
+    world.azure.delete_secret("db");
+    let deleted = Instant::now();
+    while world.ask(&[]).0.status == 200 {
+        assert!(
+            deleted.elapsed() < Duration::from_secs(5),
+            "the value still serves"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn before_its_activation_date_a_version_leaves_the_one_before_in_use() {
+    let world = world(&json!({ "ttl": 1 }), &json!({ "request": set_rule() }));
+    let later = json!({
+        "value": format!(r#"{{"token":"{MARK}-later"}}"#),
+        "attributes": { "nbf": 4_102_444_800_u64 },
+    });
+    world.azure.set_secret_in("default", "db", &later);
+    for _ in 0..20 {
+        let sent = world.ask(&[]).1.expect("sent on");
+        assert_eq!(
+            sent.header("authorization"),
+            [format!("Bearer {MARK}-token")]
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(
+        world.azure.secret_calls("db") >= 4,
+        "newest, list and version"
+    );
+}
+
+#[test]
 fn a_revoked_token_is_renewed_without_the_client_noticing() {
     let world = resolving(&json!({}));
     world.key("{vault://azure/open-1}");
